@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one process runner: a log file always, progress on the way, and a useful failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloison_forge.core.errors import CommandError, ToolMissingError
+
+Argument = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its arguments, exit status and standard output (with standard error if merged)."""
+
+    argv: tuple[str, ...]
+    status: int
+    output: str
+
+
+def command_line(argv: Sequence[Argument]) -> str:
+    """Return `argv` as a line that can be pasted into a shell."""
+    return shlex.join(os.fspath(word) for word in argv)
+
+
+def require(program: str, *, package: str = "", why: str = "") -> str:
+    """Return the path of `program`, or fail and name the Debian package that holds it."""
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found is None:
+        reason = f", needed {why}" if why else ""
+        raise ToolMissingError(
+            f"{program} is not installed{reason}",
+            hint=f"apt-get install {package or program}, or run ./invoke doctor",
+        )
+    return found
+
+
+def run(
+    argv: Sequence[Argument],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    input_text: str | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+    on_line: Callable[[str], None] | None = None,
+    merge_stderr: bool = True,
+    hint: str = "",
+) -> Result:
+    """Run a command to its end and return its `Result`.
+
+    `env` is added to the caller's environment. `log` gets the command line and everything it
+    prints; it is appended to. `on_line` sees each line of output as it comes. `timeout` is in
+    seconds. With `check`, an exit status other than 0 raises `CommandError` with the command, its
+    last lines and the log's path; a program that is not installed raises `ToolMissingError`.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    require(words[0])
+    environment = {**os.environ, **(env or {})}
+    if "/usr/sbin" not in environment.get("PATH", ""):
+        environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    lines: list[str] = []
+    tail: deque[str] = deque(maxlen=12)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with (log or Path(os.devnull)).open("a", encoding="utf-8") as sink:
+        sink.write(f"+ {command_line(words)}\n")
+        sink.flush()
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.PIPE if input_text is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge_stderr else subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            if on_line is None or not merge_stderr or input_text is not None:
+                out, err = process.communicate(input_text, timeout=timeout)
+                lines = [out]
+                tail.extend((out + (err or "")).splitlines()[-12:])
+                sink.write(out + (err or ""))
+            else:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    sink.write(line)
+                    lines.append(line)
+                    tail.append(line.rstrip("\n"))
+                    on_line(line.rstrip("\n"))
+                process.wait(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            raise CommandError(
+                f"{Path(words[0]).name} did not end within {timeout:.0f} s: {command_line(words)}", hint=hint
+            ) from None
+        except BaseException:
+            _stop(process)
+            raise
+    if check and process.returncode != 0:
+        raise _failure(words, process.returncode, list(tail), log, hint)
+    return Result(words, process.returncode, "".join(lines))
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a command and all of its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(words: Sequence[str], status: int, tail: list[str], log: Path | None, hint: str) -> CommandError:
+    how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
+    text = f"{Path(words[0]).name} {how}: {command_line(words)}"
+    if len(text) > 400:
+        text = text[:400] + " …"
+    for line in tail:
+        text += f"\n          | {line}"
+    where = f"the whole output is in {log}" if log else ""
+    return CommandError(
+        text, hint="; ".join(part for part in (hint, where) if part), status_code=status, log=str(log or "")
+    )

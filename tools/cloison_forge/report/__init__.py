@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verification results as a table, JSON, JUnit and a page."""
