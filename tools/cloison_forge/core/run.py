@@ -9,10 +9,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections import deque
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from cloison_forge.core.errors import CommandError, ToolMissingError
 
@@ -60,18 +61,17 @@ def run(
 ) -> Result:
     """Run a command to its end and return its `Result`.
 
-    `env` is added to the caller's environment. `log` gets the command line and everything it
-    prints; it is appended to. `on_line` sees each line of output as it comes. `timeout` is in
-    seconds. With `check`, an exit status other than 0 raises `CommandError` with the command, its
-    last lines and the log's path; a program that is not installed raises `ToolMissingError`.
+    `env` is added to the caller's environment. `input_text` goes to the command's standard input
+    (not together with `on_line`, which sees each line of output as it comes). `log` gets the command
+    line and everything it prints; it is appended to. `timeout` is in seconds. With `check`, an exit
+    status other than 0 raises `CommandError` with the command, its last lines and the log's path; a
+    program that is not installed raises `ToolMissingError`.
     """
     words = tuple(os.fspath(word) for word in argv)
     require(words[0])
     environment = {**os.environ, **(env or {})}
     if "/usr/sbin" not in environment.get("PATH", ""):
         environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
-    lines: list[str] = []
-    tail: deque[str] = deque(maxlen=12)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with (log or Path(os.devnull)).open("a", encoding="utf-8") as sink:
@@ -90,19 +90,11 @@ def run(
             start_new_session=True,
         )
         try:
-            if on_line is None or not merge_stderr or input_text is not None:
-                out, err = process.communicate(input_text, timeout=timeout)
-                lines = [out]
-                tail.extend((out + (err or "")).splitlines()[-12:])
-                sink.write(out + (err or ""))
+            if on_line is None:
+                output, errors = process.communicate(input_text, timeout=timeout)
+                sink.write(output + (errors or ""))
             else:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    sink.write(line)
-                    lines.append(line)
-                    tail.append(line.rstrip("\n"))
-                    on_line(line.rstrip("\n"))
-                process.wait(timeout=timeout)
+                output, errors = _follow(process, sink, on_line, timeout), ""
         except subprocess.TimeoutExpired:
             _stop(process)
             raise CommandError(
@@ -112,12 +104,38 @@ def run(
             _stop(process)
             raise
     if check and process.returncode != 0:
-        raise _failure(words, process.returncode, list(tail), log, hint)
-    return Result(words, process.returncode, "".join(lines))
+        raise _failure(words, process.returncode, (output + (errors or "")).splitlines()[-12:], log, hint)
+    return Result(words, process.returncode, output)
+
+
+def _follow(process: subprocess.Popen[str], sink: TextIO, on_line: Callable[[str], None], timeout: float | None) -> str:
+    """Read a command's output line by line; a timer ends the command, and with it the reading."""
+    lines: list[str] = []
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _stop(process)
+
+    timer = threading.Timer(timeout if timeout is not None else threading.TIMEOUT_MAX, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sink.write(line)
+            lines.append(line)
+            on_line(line.rstrip("\n"))
+        process.wait()
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout or 0.0)
+    return "".join(lines)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End a command and all of its children."""
+    """End a command, and those of its children that are still there."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

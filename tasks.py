@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Invoke tasks of Cloison: names and options only; the work is done in tools/."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+try:
+    from invoke import Collection, Context, task
+except ImportError:  # pragma: no cover
+    sys.exit("invoke is not installed; run ./invoke from the checkout, it installs what is needed")
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
+
+from cloison_forge.core import ui
+from cloison_forge.core.errors import ExitStatus, ForgeError
+from cloison_forge.pipeline import Request
+
+ORIGIN = "auto, debian, kernelorg, orig, git or local"
+HELP = {
+    "line": "kernel line of kernels.toml, such as 6.12",
+    "profile": "build profile: vm, uml, debug or distro",
+    "variant": "on, off (series applied, VSERVER=n) or absent (no series)",
+    "origin": f"where sources come from: {ORIGIN}",
+    "value": "what the origin needs: a git remote or tag, a folder, a tarball",
+    "offline": "use only what the cache holds, and name what is missing",
+    "locked": "refuse anything but the pinned versions",
+    "json": "write the answer as JSON to this path, - for standard output",
+    "lane": "how the machine runs: uml or qemu",
+}
+
+
+def command(*names: str, **more: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make an Invoke task whose expected failures end in one line and a stable exit status."""
+
+    def wrap(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                status = function(*args, **kwargs)
+            except ForgeError as error:
+                ui.report_error(error)
+                sys.exit(error.status)
+            except ModuleNotFoundError as error:
+                ui.say(f"error     Python package {error.name} is missing\nhint      run ./invoke, which installs it")
+                sys.exit(ExitStatus.BUILD)
+            except BrokenPipeError:
+                sys.exit(ExitStatus.GOOD)
+            except KeyboardInterrupt:
+                ui.say("interrupted; the next run goes on from the last finished stage")
+                sys.exit(130)
+            except OSError as error:
+                ui.say(
+                    f"error     {error.strerror}: {error.filename or ''}\nhint      ./invoke doctor looks at the disk"
+                )
+                sys.exit(ExitStatus.BUILD)
+            if status:
+                sys.exit(int(status))
+
+        return task(guarded, help={**{name: HELP[name] for name in names}, **more})
+
+    return wrap
+
+
+@command("json")
+def doctor(_: Context, json: str = "") -> int:
+    """Report tools, accelerators, disk and memory, and what to do about each."""
+    from cloison_forge import doctor as room
+
+    return 0 if room.report(json) else ExitStatus.BUILD
+
+
+@command("line", "origin", "value", "offline", "locked", "json")
+def fetch(
+    _: Context,
+    line: str = "6.12",
+    origin: str = "auto",
+    value: str = "",
+    offline: bool = False,
+    locked: bool = False,
+    json: str = "",
+) -> None:
+    """Fetch a kernel source and prove where it came from."""
+    from cloison_forge import pipeline
+    from cloison_forge.core import output
+
+    tree = pipeline.tree(Request(line=line, origin=origin, value=value, offline=offline, locked=locked))
+    if json:
+        output.write(json, tree.origin.provenance)
+
+
+@command("line", "variant", "offline")
+def patch(_: Context, line: str = "6.12", variant: str = "on", offline: bool = False) -> None:
+    """Apply the series to the kernel source."""
+    from cloison_forge import pipeline
+
+    pipeline.patched(Request(line=line, variant=variant, offline=offline))
+
+
+@command("line")
+def edit(_: Context, line: str = "6.12") -> None:
+    """Open a git work area: the files that the series touches, one commit a patch."""
+    from cloison_forge import pipeline
+    from cloison_forge.series import api
+
+    request = Request(line=line)
+    api.edit(request.kernel_line, pipeline.tree(request))
+
+
+@command("line")
+def export(_: Context, line: str = "6.12") -> None:
+    """Write the work area back to the series, and a numbered queue for packagers."""
+    from cloison_forge.series import api
+
+    api.export(Request(line=line).kernel_line)
+
+
+@command("line", "json", build="also build each patch with the option on and off, and compare warnings (long)")
+def check(_: Context, line: str = "6.12", build: bool = True, json: str = "") -> None:
+    """Check the series: fuzz 0, offset 0, rules, builds, warnings, footprint."""
+    from cloison_forge.series import api
+
+    api.check(Request(line=line).kernel_line, build=build, json=json)
+
+
+@command("line", "profile", "variant", "offline")
+def kconfig(_: Context, line: str = "6.12", profile: str = "vm", variant: str = "on", offline: bool = False) -> None:
+    """Resolve the configuration of a profile and audit it."""
+    from cloison_forge import pipeline
+
+    pipeline.configured(Request(line=line, profile=profile, variant=variant, offline=offline))
+
+
+@command("line", "profile", "json", symbol="the symbol, with or without CONFIG_")
+def explain(_: Context, symbol: str, line: str = "6.12", profile: str = "vm", json: str = "") -> None:
+    """Say what a Kconfig symbol is, what set it, and what it needs."""
+    from cloison_forge import pipeline
+    from cloison_forge.kconfig import api
+
+    request = Request(line=line, profile=profile)
+    api.explain(request.kernel_line, pipeline.patched(request), profile, symbol, json=json)
+
+
+@command("line", "profile", "variant", "origin", "value", "offline", "locked", "json")
+def kernel(
+    _: Context,
+    line: str = "6.12",
+    profile: str = "vm",
+    variant: str = "on",
+    origin: str = "auto",
+    value: str = "",
+    offline: bool = False,
+    locked: bool = False,
+    json: str = "",
+) -> None:
+    """Compile the kernel of a profile."""
+    from cloison_forge import pipeline
+    from cloison_forge.core import output
+
+    built = pipeline.kernel(Request(line, profile, variant, origin, value, offline, locked))
+    if json:
+        output.write(json, built.provenance)
+
+
+@command("line", "offline", "locked")
+def image(_: Context, line: str = "6.12", offline: bool = False, locked: bool = False) -> None:
+    """Make the bootable host image."""
+    from cloison_forge import pipeline
+
+    ui.note("image", str(pipeline.image(Request(line=line, offline=offline, locked=locked)).path))
+
+
+@command("line", "lane", "profile", firmware="boot the disk image through 'bios' or 'uefi' instead of a direct kernel")
+def boot(_: Context, line: str = "6.12", lane: str = "qemu", profile: str = "", firmware: str = "") -> int:
+    """Boot a machine once and say how that ended."""
+    from cloison_forge.machine import api
+
+    return api.boot(api.BootOptions(request=Request(line=line, profile=profile), lane=lane, firmware=firmware))
+
+
+@command(
+    "line",
+    "lane",
+    "json",
+    "offline",
+    profile="kernel profile instead of the lane's own, such as debug",
+    suite="run only this suite",
+    junit="write JUnit XML to this path",
+    html="write a page to this path",
+    coverage="list the rows of the catalogue that no check proves, and stop",
+)
+def verify(
+    _: Context,
+    line: str = "6.12",
+    lane: str = "uml",
+    profile: str = "",
+    suite: str = "",
+    json: str = "",
+    junit: str = "",
+    html: str = "",
+    coverage: bool = False,
+    offline: bool = False,
+) -> int:
+    """Boot a machine and prove the isolation."""
+    from cloison_forge.machine import api
+
+    if coverage:
+        return api.coverage(json)
+    request = Request(line=line, profile=profile, offline=offline)
+    return api.verify(api.VerifyOptions(request=request, lane=lane, suite=suite, json=json, junit=junit, html=html))
+
+
+@command("line", "lane", "offline", share="host folder to see at /mnt/share")
+def shell(_: Context, line: str = "6.12", lane: str = "uml", share: str = "", offline: bool = False) -> int:
+    """Run a command as root in a machine (after --), or open a terminal."""
+    from cloison_forge.machine import api
+
+    words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    options = api.ShellOptions(
+        request=Request(line=line, offline=offline), lane=lane, share=share, command=tuple(words)
+    )
+    return api.shell(options)
+
+
+@command("line", "offline", "locked", "origin", "value")
+def build(
+    _: Context,
+    line: str = "6.12",
+    offline: bool = False,
+    locked: bool = False,
+    origin: str = "auto",
+    value: str = "",
+) -> None:
+    """Fetch, prove, patch, configure, compile, make the host image, boot it once."""
+    from cloison_forge import pipeline
+
+    pipeline.build(Request(line=line, origin=origin, value=value, offline=offline, locked=locked))
+
+
+@command("line", all="also the long gates", gate="only these gates, separated by commas")
+def test(_: Context, line: str = "6.12", all: bool = False, gate: str = "") -> int:
+    """Run the unit tests, then the checks in booted machines."""
+    from cloison_forge import gates
+
+    return gates.run_gates(Request(line=line), everything=all, only=gate)
+
+
+@command(
+    line="only this kernel line",
+    all="also the user's cache, shared by all checkouts",
+    dry_run="only say what would be removed",
+)
+def clean(_: Context, line: str = "", all: bool = False, dry_run: bool = False) -> None:
+    """Remove outputs, after saying what they are and how large."""
+    from cloison_forge import clean as room
+
+    room.clean(everything=all, line=line, dry_run=dry_run)
+
+
+def _group(name: str, default: Any, **others: Any) -> Collection:
+    group = Collection(name)
+    group.add_task(default, name="apply" if name == "patch" else "resolve", default=True)
+    for label, item in others.items():
+        group.add_task(item, name=label)
+    return group
+
+
+ns = Collection(doctor, fetch, kernel, image, boot, verify, shell, build, test, clean)
+ns.add_collection(_group("patch", patch, edit=edit, export=export, check=check))
+ns.add_collection(_group("kconfig", kconfig, explain=explain))

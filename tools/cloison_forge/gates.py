@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`./invoke test`: numbered gates, from seconds without a machine to booted machines.
+
+Each gate is a function that raises a `ForgeError` when it fails. All gates run, whatever failed
+before them, except that a gate whose foundation failed is named as not run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloison_forge.core import ui
+from cloison_forge.core.errors import CheckError, ExitStatus, ForgeError, MachineError
+from cloison_forge.core.paths import project
+from cloison_forge.core.run import run
+from cloison_forge.pipeline import Request
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One numbered step of the tests; `long` ones run only with `--all`."""
+
+    name: str
+    what: str
+    action: Callable[[Request], None]
+    long: bool = False
+
+
+def _lint(_: Request) -> None:
+    root = project().root
+    run([sys.executable, "-m", "ruff", "check", "."], cwd=root)
+    run([sys.executable, "-m", "ruff", "format", "--check", "."], cwd=root)
+    run([sys.executable, "-m", "mypy"], cwd=root)
+    run(["shellcheck", "invoke", ".ci/run"], cwd=root)
+
+
+def _pytest(folder: str, *words: str) -> None:
+    argv = [sys.executable, "-m", "pytest", "-q", f"tests/{folder}", *words]
+    log = project().build / "logs" / f"pytest-{folder}.log"
+    log.unlink(missing_ok=True)
+    junit = project().build / "reports" / f"pytest-{folder}.xml"
+    result = run([*argv, f"--junit-xml={junit}"], cwd=project().root, log=log, check=False)
+    lines = result.output.rstrip().splitlines() or ["no output"]
+    if result.status != 0:
+        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        raise CheckError(
+            "\n          | ".join([f"tests/{folder}: {lines[-1]}", *failed[:20]]), hint=f"the whole output is in {log}"
+        )
+    ui.note("test", lines[-1].strip("= "))
+
+
+def _unit(_: Request) -> None:
+    _pytest("unit", "-n", "auto")
+
+
+def _series(request: Request) -> None:
+    from cloison_forge.series import api
+
+    api.check(request.kernel_line, build=False)
+
+
+def _series_builds(request: Request) -> None:
+    from cloison_forge.series import api
+
+    api.check(request.kernel_line, build=True)
+
+
+def _verify(lane: str) -> Callable[[Request], None]:
+    def action(request: Request) -> None:
+        from cloison_forge.machine import api
+
+        reports = project().build / "reports"
+        status = api.verify(
+            api.VerifyOptions(
+                request=request,
+                lane=lane,
+                json=str(reports / f"verify-{lane}.json"),
+                junit=str(reports / f"verify-{lane}.xml"),
+                html=str(reports / f"verify-{lane}.html"),
+            )
+        )
+        if status == ExitStatus.CHECK:
+            raise CheckError(f"lane {lane}: checks failed", hint=f"see {reports / f'verify-{lane}.html'}")
+        if status != ExitStatus.GOOD:
+            raise MachineError(f"lane {lane}: the machine failed", hint=f"see {reports / f'verify-{lane}.html'}")
+
+    return action
+
+
+def _build(request: Request) -> None:
+    from cloison_forge import pipeline
+
+    pipeline.build(request)
+
+
+def _machines(_: Request) -> None:
+    _pytest("vm")
+
+
+GATES = (
+    Gate("lint", "ruff, mypy --strict, shellcheck", _lint),
+    Gate("unit", "unit tests, no machine", _unit),
+    Gate("series", "the series applies with fuzz 0 and offset 0 and keeps its rules", _series),
+    Gate("uml", "the checks in lane uml", _verify("uml")),
+    Gate("build", "the host image, booted once", _build),
+    Gate("qemu", "the checks in lane qemu", _verify("qemu")),
+    Gate("vm", "tests that boot machines: firmware, shell, broken input", _machines),
+    Gate("bisect", "every patch builds with the option on and off, no new warnings", _series_builds, long=True),
+)
+
+
+def run_gates(request: Request, *, everything: bool = False, only: str = "") -> ExitStatus:
+    """Run the gates (or those named in `only`, separated by commas); return the status of the first that failed."""
+    chosen = [gate for gate in GATES if everything or only or not gate.long]
+    if only:
+        names = only.split(",")
+        unknown = sorted(set(names) - {gate.name for gate in GATES})
+        if unknown:
+            from cloison_forge.core.errors import UsageError
+
+            known = ", ".join(gate.name for gate in GATES)
+            raise UsageError(f"no gate '{unknown[0]}'", hint=f"gates: {known}")
+        chosen = [gate for gate in GATES if gate.name in names]
+    rows: list[list[str]] = []
+    status = ExitStatus.GOOD
+    for number, gate in enumerate(chosen, 1):
+        ui.note("test", f"gate {number} of {len(chosen)}, {gate.name}: {gate.what}")
+        begun = time.monotonic()
+        try:
+            gate.action(request)
+            verdict = "passed"
+        except ForgeError as error:
+            ui.report_error(error)
+            verdict = "FAILED"
+            status = status or error.status
+        rows.append([str(number), gate.name, gate.what, verdict, ui.seconds(time.monotonic() - begun)])
+    ui.table("./invoke test", ["", "gate", "what", "verdict", "took"], rows)
+    return ExitStatus(status)
