@@ -9,11 +9,12 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 from cloison_forge.core.errors import CommandError, ToolMissingError
 
@@ -134,7 +135,59 @@ def _follow(process: subprocess.Popen[str], sink: TextIO, on_line: Callable[[str
     return "".join(lines)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+class Fed:
+    """A command that reads its standard input from this program, piece by piece: tar, gpgv.
+
+    Use it as a context manager; `finish` waits for the command. Leaving the block without it kills
+    the command. A command that stops reading early is no error by itself: its exit status decides.
+    """
+
+    def __init__(self, argv: Sequence[Argument], *, cwd: Path | None = None) -> None:
+        self.argv = tuple(os.fspath(word) for word in argv)
+        require(self.argv[0])
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 closed in __exit__
+        self._process = subprocess.Popen(
+            self.argv,
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def write(self, data: bytes) -> None:
+        """Give the command more input."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(data)
+
+    def finish(self, *, check: bool = True, hint: str = "") -> Result:
+        """End the input, wait, and return the result; with `check` a status other than 0 raises `CommandError`."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        status = self._process.wait()
+        self._output.seek(0)
+        output = self._output.read().decode("utf-8", "replace")
+        if check and status != 0:
+            raise _failure(self.argv, status, output.splitlines()[-12:], None, hint)
+        return Result(self.argv, status, output)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            _stop(self._process)
+        self._output.close()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+
+def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """End a command, and those of its children that are still there."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
