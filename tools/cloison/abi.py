@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The vserver system call's binary interface: command words and structures.
+
+Words and layouts follow interface version 0x00020308. ``tests/unit/test_cloison_abi_header.py``
+compiles a C program against the series' own ``include/uapi/linux/vserver.h`` and compares every
+word, size, offset and flag with what stands here, so that the two cannot drift apart.
+
+A later subsystem extends this module by adding members to `Command` and classes to `STRUCTURES`;
+nothing else has to know about them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+
+INTERFACE_VERSION = 0x00020308
+"""What ``get_version`` answers: high half major, low half minor."""
+
+HOST = 0
+"""xid of the host: no context."""
+SPECTATOR = 1
+"""xid of a process that watches all contexts and belongs to none."""
+MIN_XID = 2
+"""Smallest id of a context."""
+MAX_XID = 65535
+"""Largest id of a context."""
+CAP_CONTEXT = 63
+"""Number of the capability without which every command answers ENOSYS."""
+SELF = 0xFFFFFFFF
+"""Id that means "the caller's own context" where a command looks a context up (−1)."""
+
+NAME_CONTEXT = 0
+"""The field of `VhiName` that holds a free text of the context's own."""
+NAME_SIZE = 65
+"""Bytes of a name with the zero at its end."""
+
+
+class Category(IntEnum):
+    """Subject and kind of a command: bits 24 to 29 of its word."""
+
+    VERSION = 0
+    VHOST = 2
+    VPROC = 9
+    PROCALT = 10
+    PROCMIG = 11
+    PROCTRL = 12
+    VSTAT = 40
+    VINFO = 46
+    EVENT = 48
+    FLAGS = 52
+    VSPACE = 54
+
+
+def word(category: int, index: int, version: int) -> int:
+    """Return the command word of (category 0–63, index 0–255, version 0–4095), or raise ValueError."""
+    if not (0 <= category <= 0x3F and 0 <= index <= 0xFF and 0 <= version <= 0xFFF):
+        raise ValueError(f"no command word for category {category}, index {index}, version {version}")
+    return category << 24 | index << 16 | version
+
+
+class Command(IntEnum):
+    """The command words that this binding issues."""
+
+    GET_VERSION = word(Category.VERSION, 0, 0)
+    GET_VCI = word(Category.VERSION, 1, 0)
+    SET_VHI_NAME = word(Category.VHOST, 1, 0)
+    GET_VHI_NAME = word(Category.VHOST, 2, 0)
+    CTX_CREATE_V0 = word(Category.VPROC, 1, 0)
+    CTX_CREATE = word(Category.VPROC, 1, 1)
+    ENTER_SPACE = word(Category.PROCALT, 1, 2)
+    SET_SPACE = word(Category.PROCALT, 3, 2)
+    CTX_MIGRATE_V0 = word(Category.PROCMIG, 1, 0)
+    CTX_MIGRATE = word(Category.PROCMIG, 1, 1)
+    CTX_KILL = word(Category.PROCTRL, 1, 0)
+    CTX_STAT = word(Category.VSTAT, 0, 0)
+    TASK_XID = word(Category.VINFO, 1, 0)
+    VX_INFO = word(Category.VINFO, 5, 0)
+    WAIT_EXIT = word(Category.EVENT, 99, 0)
+    GET_CFLAGS = word(Category.FLAGS, 1, 0)
+    SET_CFLAGS = word(Category.FLAGS, 2, 0)
+    GET_CCAPS = word(Category.FLAGS, 3, 1)
+    SET_CCAPS = word(Category.FLAGS, 4, 1)
+    GET_BCAPS = word(Category.FLAGS, 9, 0)
+    SET_BCAPS = word(Category.FLAGS, 10, 0)
+    GET_SPACE_MASK = word(Category.VSPACE, 0, 1)
+    GET_SPACE_DEFAULT = word(Category.VSPACE, 1, 0)
+
+
+class CtxCreate(ctypes.Structure):
+    """Input of `Command.CTX_CREATE`: the flag word of the new context."""
+
+    flagword: int
+    _fields_ = (("flagword", ctypes.c_uint64),)
+
+
+class CtxMigrate(ctypes.Structure):
+    """Input of `Command.CTX_MIGRATE`: `cloison.flags.MigrateFlags`."""
+
+    flagword: int
+    _fields_ = (("flagword", ctypes.c_uint64),)
+
+
+class CtxFlags(ctypes.Structure):
+    """Context flags, and which of them are meant (set) or can be set (get)."""
+
+    flagword: int
+    mask: int
+    _fields_ = (("flagword", ctypes.c_uint64), ("mask", ctypes.c_uint64))
+
+
+class CtxCaps(ctypes.Structure):
+    """Context capabilities, and which of them are meant."""
+
+    ccaps: int
+    cmask: int
+    _fields_ = (("ccaps", ctypes.c_uint64), ("cmask", ctypes.c_uint64))
+
+
+class BoundCaps(ctypes.Structure):
+    """The bound of ordinary capabilities, and which of them are meant."""
+
+    bcaps: int
+    bmask: int
+    _fields_ = (("bcaps", ctypes.c_uint64), ("bmask", ctypes.c_uint64))
+
+
+class CtxKill(ctypes.Structure):
+    """Input of `Command.CTX_KILL`: target (0 all, −1 all but init, 1 init, else a host pid) and signal."""
+
+    pid: int
+    sig: int
+    _fields_ = (("pid", ctypes.c_int32), ("sig", ctypes.c_int32))
+
+
+class WaitExit(ctypes.Structure):
+    """Output of `Command.WAIT_EXIT`: the last reboot command (0 none) and a wait status."""
+
+    reboot_cmd: int
+    exit_code: int
+    _fields_ = (("reboot_cmd", ctypes.c_int32), ("exit_code", ctypes.c_int32))
+
+
+class VxInfo(ctypes.Structure):
+    """Output of `Command.VX_INFO`: the id and the host pid of the init process (0 none)."""
+
+    xid: int
+    initpid: int
+    _fields_ = (("xid", ctypes.c_uint32), ("initpid", ctypes.c_uint32))
+
+
+class CtxStat(ctypes.Structure):
+    """Output of `Command.CTX_STAT`: uses of the object and its tasks (one more when persistent)."""
+
+    usecnt: int
+    tasks: int
+    _fields_ = (("usecnt", ctypes.c_uint32), ("tasks", ctypes.c_uint32))
+
+
+class SpaceMaskV1(ctypes.Structure):
+    """Output of `Command.GET_SPACE_MASK`: the namespaces that a space can hold (CLONE_* values)."""
+
+    mask: int
+    _fields_ = (("mask", ctypes.c_uint64),)
+
+
+class SpaceMaskV2(ctypes.Structure):
+    """Input of the space commands: CLONE_* values and which of the context's two spaces."""
+
+    mask: int
+    index: int
+    _fields_ = (("mask", ctypes.c_uint64), ("index", ctypes.c_uint32))
+
+
+class VhiName(ctypes.Structure):
+    """A name of a context: which one (`NAME_CONTEXT`), and up to 64 bytes that end with a zero."""
+
+    field: int
+    name: bytes
+    _fields_ = (("field", ctypes.c_uint32), ("name", ctypes.c_char * NAME_SIZE))
+
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "ctx_create": CtxCreate,
+    "ctx_migrate": CtxMigrate,
+    "ctx_flags_v0": CtxFlags,
+    "ctx_caps_v1": CtxCaps,
+    "bcaps": BoundCaps,
+    "ctx_kill_v0": CtxKill,
+    "wait_exit_v0": WaitExit,
+    "vx_info_v0": VxInfo,
+    "ctx_stat_v0": CtxStat,
+    "space_mask_v1": SpaceMaskV1,
+    "space_mask_v2": SpaceMaskV2,
+    "vhi_name_v0": VhiName,
+}
+"""Every structure under the name that it has in the interface's documentation."""
