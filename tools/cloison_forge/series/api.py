@@ -4,21 +4,34 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloison_forge.core import ui
-from cloison_forge.core.errors import UsageError
+from cloison_forge.core.errors import BuildError, UsageError
 from cloison_forge.core.lines import Line
 from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
 from cloison_forge.core.run import run
 from cloison_forge.core.stage import STAMP, Stage, digest_bytes
-from cloison_forge.series.applying import TreeLike, one_line_errors, put, report
+from cloison_forge.series.applying import TreeLike, one_line_errors, put, report, scratch
+from cloison_forge.series.area import Area, AreaRecord, Edited
+from cloison_forge.series.editing import edit_series
+from cloison_forge.series.exporting import area_series, prove, write_queue, write_series
 from cloison_forge.series.placing import STATE, Placement, restore
 from cloison_forge.series.reading import Series, read
 
 VARIANTS = ("on", "off", "absent")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: names of changed and removed patches, and the folder of the packagers' queue."""
+
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    queue: Path
 
 
 @dataclass(frozen=True)
@@ -108,3 +121,94 @@ def copy_untouched(tree: TreeLike, placement: Placement, folder: Path) -> None:
     restore(placement, folder)
     for name in (STAMP, STATE):
         (folder / name).unlink(missing_ok=True)
+
+
+def area_of(line: Line) -> Area:
+    """Return the place of the line's work area, open or not."""
+    return Area(project().line(line.name) / "edit")
+
+
+def edit(line: Line, tree: TreeLike, *, add: Sequence[str] = (), fresh: bool = False) -> Edited:
+    """Open the line's git work area in ``build/<line>/edit`` and say what to do next.
+
+    `add` names files of the tree that no patch touches yet. Where a patch does not fit, the area
+    stops there with conflict markers in the files. Work that is not exported is never lost:
+    with `fresh` the old area is moved aside.
+    """
+    with locked(project().line(line.name) / "series", f"the source tree of {line.name}"), one_line_errors("edit"):
+        return edit_series(area_of(line), series_of(line), tree, placement_of(line, tree), add=add, fresh=fresh)
+
+
+def export(line: Line, tree: TreeLike | None = None) -> Exported:
+    """Write the work area back to ``patches/`` and the packagers' queue to ``build/<line>/export``.
+
+    Without an open area one is made from the series first, so that the queue can always be had.
+    """
+    area = area_of(line)
+    if not area.exists:
+        edited = edit(line, tree or _default_tree(line))
+        if edited.stopped_at:
+            raise BuildError(f"{edited.stopped_at} does not fit", hint=f"resolve it in {area.path}, then export again")
+    with locked(project().line(line.name) / "series", f"the source tree of {line.name}"), one_line_errors("export"):
+        return _export(line, area)
+
+
+def _export(line: Line, area: Area) -> Exported:
+    old, record = series_of(line), area.record()
+    if area.busy:
+        raise UsageError(
+            f"git waits for a conflict to be resolved in {area.path}",
+            hint="edit the marked files, git add --all, git am --continue (or git rebase --continue)",
+        )
+    if area.dirty:
+        raise UsageError(
+            f"not committed in {area.path}: {', '.join(area.dirty[:5])}", hint="commit it, amend, or remove it"
+        )
+    if record.series != old.digest and not record.writing:
+        raise UsageError(
+            f"{old.folder} has changed since the work area was opened",
+            hint="./invoke patch.edit --fresh opens a new one and keeps the old; git cherry-pick your commits over",
+        )
+    with scratch(area.path.parent) as folder:
+        series = area_series(area, folder)
+        if not series.patches:
+            raise UsageError(f"{area.path} holds no commit", hint="./invoke patch.edit --fresh starts again")
+        prove(area, series)
+        area.write_record(replace(record, writing=True))
+        changed, removed = write_series(series, old, _listed_elsewhere(line))
+    for commit, patch in zip(area.commits(), series.patches, strict=True):
+        area.note(commit, patch.name)
+    names = {patch.subject: patch.name for patch in series.patches}
+    area.write_record(AreaRecord(record.tree, series_of(line).digest, area.head, names, record.added))
+    queue = _queue(line, area)
+    counts = f"{len(series.patches)} patches, {len(changed)} changed, {len(removed)} removed"
+    ui.note("export", f"{counts}; queue in {queue}")
+    for name in changed:
+        ui.say(f"          | {name}")
+    for name in removed:
+        ui.say(f"          | {name} removed")
+    return Exported(tuple(changed), tuple(removed), queue)
+
+
+def _queue(line: Line, area: Area) -> Path:
+    """Write the packagers' queue, once for each state of the area."""
+    fragment = (project().kconfig / "variants" / "on.config").read_text(encoding="utf-8")
+    inputs = {"head": area.head, "fragment": digest_bytes(fragment.encode()), "format": "1"}
+    stage = Stage("export", project().line(line.name) / "export", inputs)
+    stage.ensure(lambda folder: write_queue(area, folder, fragment))
+    return stage.out
+
+
+def _listed_elsewhere(line: Line) -> set[str]:
+    """The shared patches that other kernel lines list."""
+    from cloison_forge.core import lines
+
+    others = [other for other in lines.load().values() if other.series != line.series]
+    return {name for other in others for name in series_of(other).names}
+
+
+def _default_tree(line: Line) -> TreeLike:
+    """Ask the source room for the line's tree."""
+    from cloison_forge.source import api as source
+
+    return source.ensure_tree(line, source.FetchOptions())
