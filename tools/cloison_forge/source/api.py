@@ -7,7 +7,7 @@ from cloison_forge.core.lines import Line
 from cloison_forge.core.locks import locked
 from cloison_forge.source import cache
 from cloison_forge.source.extraction import ensure
-from cloison_forge.source.model import ORIGINS, FetchOptions, Origin, Tree
+from cloison_forge.source.model import ORIGINS, FetchOptions, Origin, Tree, disk_errors
 from cloison_forge.source.selection import select
 
 __all__ = ["ORIGINS", "FetchOptions", "Origin", "Tree", "ensure_tree", "fetch"]
@@ -19,7 +19,8 @@ def fetch(line: Line, options: FetchOptions) -> Origin:
     Raises `UsageError` for options that do not fit together, `UnreachableError`, `NotOfferedError`, and
     `RefusedError` for what is damaged or wrongly signed.
     """
-    with locked(cache.kernels(), "the cache of kernel sources"):
+    place = cache.kernels()
+    with disk_errors("the cache of kernel sources", place), locked(place, "the cache of kernel sources"):
         return select(line, options)
 
 

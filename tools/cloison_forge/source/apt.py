@@ -13,7 +13,7 @@ from cloison_forge.core.errors import CommandError
 from cloison_forge.core.run import Result, run
 from cloison_forge.core.stage import atomic_file
 from cloison_forge.source.download import Wanted, download, session
-from cloison_forge.source.model import NotOfferedError, RefusedError, UnreachableError
+from cloison_forge.source.model import NotOfferedError, RefusedError, UnreachableError, full_disk
 
 _CONFIG = """\
 // Written by Cloison. Read after the machine's apt.conf.d, so that proxies and credentials still apply.
@@ -29,6 +29,8 @@ Dir::State::status "{folder}/state/status";
 Dir::State::extended_states "{folder}/state/extended_states";
 Dir::Cache "{folder}/cache";
 Dir::Cache::archives "{folder}/cache/archives";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "srcpkgcache.bin";
 Dir::Etc::sourcelist "{folder}/etc/sources.list";
 Dir::Etc::sourceparts "{folder}/etc/sources.list.d";
 Dir::Etc::preferences "/dev/null";
@@ -43,6 +45,9 @@ Acquire::Retries "2";
 Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
 """
+
+
+MACHINE = Path("/etc/apt")
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,14 @@ class Uri:
 
 
 class PrivateApt:
-    """apt with its state in `folder` and the package sources of `machine` (``/etc/apt``).
+    """apt with its state in `folder` and the package sources of `machine` (`MACHINE`, ``/etc/apt``).
 
     `kind` is 'deb' for packages or 'deb-src' for sources: the other kind of the same repositories is
     not looked at, so that a machine without deb-src lines can fetch sources all the same.
     """
 
-    def __init__(self, folder: Path, *, kind: str = "deb", machine: Path = Path("/etc/apt")) -> None:
-        self.folder, self.kind, self.machine = folder, kind, machine
+    def __init__(self, folder: Path, *, kind: str = "deb", machine: Path | None = None) -> None:
+        self.folder, self.kind, self.machine = folder, kind, machine or MACHINE
         self.config = folder / "apt.conf"
         self._updated = False
 
@@ -111,6 +116,8 @@ class PrivateApt:
         self.prepare()
         with ui.step("fetch", "refreshing Debian's package lists (private, signature checked by apt)"):
             result = self.run("apt-get", "update", "-q", check=False)
+        if "No space left on device" in result.output:
+            raise full_disk("Debian's package lists", self.folder)
         got = [line for line in result.output.splitlines() if re.match(r"(Get|Hit):\d+", line)]
         problems = [line for line in result.output.splitlines() if re.match(r"(E|W): ", line)]
         if not got:
@@ -192,14 +199,15 @@ class PrivateApt:
         raise RefusedError(f"{uri.name} is refused: what apt brought is not what its index promises")
 
     def _proxies(self) -> dict[str, str]:
-        """Return apt's own proxy settings, which may differ from the environment's."""
+        """Return apt's own proxy settings, in the form of requests; they may differ from the environment's."""
         text = self.run("apt-config", "dump", "--format", "%F %v%n", "Acquire::http", "Acquire::https").output
         found = {}
         for line in text.splitlines():
             key, _, value = line.partition(" ")
-            scheme = key.lower().removeprefix("acquire::").partition("::")[0]
-            if key.lower() == f"acquire::{scheme}::proxy" and value and value != "DIRECT":
-                found[scheme] = value
+            match = re.fullmatch(r"acquire::(https?)::proxy(?:::([\w.-]+))?", key.lower())
+            if match and value:
+                scheme, host = match[1], match[2]
+                found[f"{scheme}://{host}" if host else scheme] = "" if value == "DIRECT" else value
         return found
 
     def signers(self, suite: str) -> list[str]:
@@ -247,4 +255,6 @@ def _of_kind(text: str, suffix: str, kind: str) -> str:
 
 
 def _short(text: str) -> str:
+    """Shorten apt's message for one line; addresses are left out, the machine's own files tell them."""
+    text = re.sub(r"\w+://\S*/", "", text)
     return text if len(text) < 200 else text[:200] + " …"

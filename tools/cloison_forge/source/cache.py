@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cloison_forge.core.stage import write_json
 from cloison_forge.source.model import Origin, disk_errors
 
 SCHEMA = 1
+SCRATCH = ".scratch."  # temporary folders in the cache begin so; whoever holds the lock may remove them
 _RECORD = ".origin.json"
 
 
@@ -86,3 +88,9 @@ def quarantine(tar: Path) -> Path:
     if tar.is_file():
         tar.replace(place)
     return place
+
+
+def sweep() -> None:
+    """Remove scratch folders that killed runs left; the caller holds the lock."""
+    for left in kernels().glob(f"*/*/{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -12,20 +12,8 @@ from cloison_forge.core.lines import Line
 from cloison_forge.core.run import require, run
 from cloison_forge.source import cache, tarball
 from cloison_forge.source.apt import Offer, PrivateApt
-from cloison_forge.source.model import NotOfferedError, Origin, RefusedError, disk_errors
-from cloison_forge.source.tree import belongs_to
-
-NEWEST = "newest"
-
-
-def upstream(package_version: str) -> str:
-    """Return the upstream part of a Debian version: '6.12.117' of '6.12.117-1~deb12u1'."""
-    return package_version.rpartition("-")[0].rpartition(":")[2] or package_version
-
-
-def wanted_version(line: Line, value: str) -> str:
-    """Return the package version that `value` means; '' is the pinned one."""
-    return value or line.package_version
+from cloison_forge.source.model import NotOfferedError, Origin, RefusedError
+from cloison_forge.source.versions import candidates, upstream
 
 
 def fetch(line: Line, value: str = "") -> Origin:
@@ -37,36 +25,26 @@ def fetch(line: Line, value: str = "") -> Origin:
     require("dpkg-deb", package="dpkg", why="for the debian origin")
     apt = PrivateApt(cache.kernels() / "apt")
     apt.update()
-    offer = choose(line, value, apt.offers(line.package))
-    for known in cache.cached(line, "debian"):
-        if known.package_version == offer.version:
-            return known
-    with disk_errors(f"{offer.package} {offer.version}", cache.kernels()):
-        return _bring(line, apt, offer)
-
-
-def choose(line: Line, value: str, offers: list[Offer]) -> Offer:
-    """Pick the version `value` ('' pinned, 'newest') out of what Debian offers, newest first."""
-    ours = [offer for offer in offers if belongs_to(offer.version, line.name)]
-    if value == NEWEST:
-        if ours:
-            return ours[0]
-        raise NotOfferedError(
-            f"Debian offers no {line.package} here",
-            hint="is this machine's Debian release one that carries it? Try --origin kernelorg",
-        )
-    version = wanted_version(line, value)
-    found = next((offer for offer in ours if offer.version == version), None)
-    if found is None:
-        offered = ", ".join(offer.version for offer in ours) or "no version of it"
-        raise NotOfferedError(f"Debian does not offer {line.package} {version} here", hint=f"it offers {offered}")
-    return found
+    offers = {offer.version: offer for offer in apt.offers(line.package)}
+    trouble = ""
+    for version in candidates(offers, line.name, line.package_version, value):
+        for known in cache.cached(line, "debian"):
+            if known.package_version == version:
+                return known
+        try:
+            return _bring(line, apt, offers[version])
+        except NotOfferedError as error:  # the index promises what the archive has no more
+            trouble = trouble or error.message
+    raise NotOfferedError(
+        trouble or f"Debian does not offer {line.package} {value or line.package_version} to this machine",
+        hint=f"it offers {', '.join(offers) or 'no version of it'}; see --origin",
+    )
 
 
 def _bring(line: Line, apt: PrivateApt, offer: Offer) -> Origin:
     place = cache.folder(line, "debian")
     package = apt.download(offer, place)
-    tar = place / f"{offer.package}_{offer.version}.tar.xz"
+    tar = place / f"{offer.package}_{offer.version.replace(':', '%3a')}.tar.xz"
     try:
         _unwrap(package, tar)
         tar_sha256 = tarball.digest(tar, tar.name)
@@ -99,10 +77,9 @@ def _bring(line: Line, apt: PrivateApt, offer: Offer) -> Origin:
 
 def _unwrap(package: Path, tar: Path) -> None:
     """Take the source tarball out of the package."""
-    with tempfile.TemporaryDirectory(dir=tar.parent, prefix=".unwrap.") as work:
+    with tempfile.TemporaryDirectory(dir=tar.parent, prefix=cache.SCRATCH) as work:
         run(["dpkg-deb", "-x", package, work])
-        inside = sorted(Path(work).glob("usr/src/linux-source-*.tar.*"))
-        inside = [path for path in inside if not path.is_symlink()]
+        inside = [path for path in Path(work).glob("usr/src/linux-source-*.tar.*") if not path.is_symlink()]
         if len(inside) != 1:
             raise RefusedError(f"{package.name} is refused: it holds {len(inside)} source tarballs instead of one")
         shutil.move(inside[0], tar)

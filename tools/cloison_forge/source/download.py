@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from cloison_forge.core import ui
 from cloison_forge.core.stage import digest_file
-from cloison_forge.source.model import NotOfferedError, RefusedError, UnreachableError, disk_errors
+from cloison_forge.source.model import (
+    NotOfferedError,
+    RefusedError,
+    UnreachableError,
+    disk_errors,
+    free_bytes,
+    full_disk,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -80,6 +88,8 @@ def download(wanted: Wanted, http: requests.Session | None = None) -> Path:
     resumed = wanted.part.is_file()
     with disk_errors(f"download of {wanted.what}", wanted.target.parent):
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
+        if wanted.size - _size(wanted.part) > free_bytes(wanted.target.parent):
+            raise full_disk(f"download of {wanted.what} ({wanted.size // 10**6} MB)", wanted.target.parent)
         _transfer(wanted, http)
         trouble = _trouble(wanted)
         if trouble and resumed:
@@ -251,5 +261,5 @@ def _reason(error: BaseException) -> str:
         inner = following
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
-    text = str(inner).rpartition(": ")[2]
-    return text.strip("')\" ") or type(inner).__name__
+    text = re.sub(r"^<[^>]*>: |\[Errno -?\d+\] ", "", str(inner))
+    return text[:160] or type(inner).__name__

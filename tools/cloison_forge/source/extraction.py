@@ -20,7 +20,8 @@ from cloison_forge.core.paths import project
 from cloison_forge.core.stage import write_json
 from cloison_forge.source import cache
 from cloison_forge.source.model import FetchOptions, Origin, RefusedError, Tree, disk_errors, free_bytes
-from cloison_forge.source.tree import STAMP, belongs_to
+from cloison_forge.source.tree import STAMP
+from cloison_forge.source.versions import belongs_to
 
 NEEDED_BYTES = 1_900_000_000  # an extracted kernel tree, with the file system's rounding
 Fetcher = Callable[[Line, FetchOptions], Origin]
@@ -38,6 +39,14 @@ class Place:
         return self.path.with_name(f".{self.path.name}.work")
 
 
+@dataclass(frozen=True)
+class Wish:
+    """A request, and for a local tree what it looked like before it was read."""
+
+    options: FetchOptions
+    touched: str
+
+
 def ensure(line: Line, options: FetchOptions, folder: str, fetch: Fetcher) -> Tree:
     """Return the tree in ``build/<line>/<folder>``, made now if it is not there for this request."""
     place = Place(project().line(line.name) / folder)
@@ -49,8 +58,9 @@ def ensure(line: Line, options: FetchOptions, folder: str, fetch: Fetcher) -> Tr
         present = _present(line, options, place)
         if present is not None:
             return present
+        wish = Wish(options, _touched(options))
         origin = fetch(line, options)
-        return _same(line, options, place, origin) or _extract(line, options, place, origin)
+        return _same(line, wish, place, origin) or _extract(line, wish, place, origin)
 
 
 def describe(tree: Tree) -> str:
@@ -60,13 +70,15 @@ def describe(tree: Tree) -> str:
 
 
 def _pin(line: Line) -> str:
-    return f"{line.package_version} {line.tar_sha256}"
+    return f"{line.package_version} {line.tar_sha256} {line.tree_sha256}"
 
 
 def _present(line: Line, options: FetchOptions, place: Place) -> Tree | None:
     """Return the tree that is there, if it was made for this request and this pin."""
     stamp = _stamp(place)
     if stamp.get("request") != options.request() or stamp.get("pin") != _pin(line):
+        return None
+    if options.origin == "local" and stamp.get("touched") != _touched(options):
         return None
     tree = _tree(line, place, stamp)
     if tree is not None and options.locked and not tree.reference:
@@ -90,11 +102,21 @@ def _tree(line: Line, place: Place, stamp: dict[str, object]) -> Tree | None:
     return Tree(place.path, origin, origin.tar_sha256 == line.tar_sha256, key, made)
 
 
-def _write(line: Line, options: FetchOptions, folder: Path, origin: Origin, key: str, made: str) -> None:
+def _touched(options: FetchOptions) -> str:
+    """Return what changes when the user touches his own tree; '' for other origins."""
+    if options.origin != "local":
+        return ""
+    from cloison_forge.source import local
+
+    return local.fingerprint(options.value)
+
+
+def _write(line: Line, wish: Wish, folder: Path, origin: Origin, key: str, made: str) -> None:
     write_json(
         folder / STAMP,
         {
-            "request": options.request(),
+            "request": wish.options.request(),
+            "touched": wish.touched,
             "pin": _pin(line),
             "origin": cache.as_dict(origin),
             "tree_sha256": key,
@@ -103,16 +125,16 @@ def _write(line: Line, options: FetchOptions, folder: Path, origin: Origin, key:
     )
 
 
-def _same(line: Line, options: FetchOptions, place: Place, origin: Origin) -> Tree | None:
+def _same(line: Line, wish: Wish, place: Place, origin: Origin) -> Tree | None:
     """Keep the tree that is there when another request leads to the same tarball."""
     tree = _tree(line, place, _stamp(place))
     if tree is None or tree.origin.tar_sha256 != origin.tar_sha256:
         return None
-    _write(line, options, place.path, origin, tree.key, tree.made)
+    _write(line, wish, place.path, origin, tree.key, tree.made)
     return Tree(place.path, origin, tree.reference, tree.key, tree.made)
 
 
-def _extract(line: Line, options: FetchOptions, place: Place, origin: Origin) -> Tree:
+def _extract(line: Line, wish: Wish, place: Place, origin: Origin) -> Tree:
     from cloison_forge.source import tarball, tree
 
     _sweep(place)
@@ -137,7 +159,7 @@ def _extract(line: Line, options: FetchOptions, place: Place, origin: Origin) ->
                 hint=f"does the file system of {place.path.parent} keep names, case and modes of files?",
             )
         made = uuid.uuid4().hex
-        _write(line, options, beside, origin, key, made)
+        _write(line, wish, beside, origin, key, made)
         beside.chmod(0o755)
         _exchange(place, beside)
     except RefusedError as error:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloison_forge.core.errors import BuildError
+from cloison_forge.core.errors import BuildError, CommandError
 
 ORIGINS = ("auto", "debian", "kernelorg", "orig", "git", "local")
 
@@ -42,8 +42,8 @@ class FetchOptions:
     locked: bool = False
 
     def request(self) -> str:
-        """Name the request in one word, as it is kept in stamps: 'debian' or 'git=v6.12.1'."""
-        return f"{self.origin}={self.value}" if self.value else self.origin
+        """Name the request as it is typed and kept in stamps: 'debian' or 'git --value v6.12.1'."""
+        return f"{self.origin} --value {self.value}" if self.value else self.origin
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
     """Turn a full disk, missing rights and the like into one line that names `what` was being written."""
     try:
         yield
+    except CommandError as error:
+        if "No space left on device" in error.message:
+            raise full_disk(what, folder) from None
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise full_disk(what, folder) from None

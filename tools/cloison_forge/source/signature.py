@@ -22,6 +22,10 @@ _BAD = {
 }
 
 
+class UnknownKeyError(RefusedError):
+    """The only signatures are by keys that are not in the keyring."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """A good signature: fingerprint of the primary key, user id, and the day it was made (YYYY-MM-DD)."""
@@ -39,14 +43,22 @@ def _arguments(keyrings: Iterable[Path]) -> list[str]:
 
 
 def judge(status: str, what: str) -> Signature:
-    """Return the first good signature in gpgv's status lines; `RefusedError` says what is wrong with `what`."""
-    seen = dict(re.findall(r"^\[GNUPG:\] ([A-Z_]+) ?(.*)$", status, re.M)[::-1])
-    if "VALIDSIG" in seen and "GOODSIG" in seen:
+    """Return the first good signature in gpgv's status lines; `RefusedError` says what is wrong with `what`.
+
+    One bad signature spoils the others; one by an unknown key does not.
+    """
+    seen: dict[str, str] = {}
+    for word, rest in re.findall(r"^\[GNUPG:\] ([A-Z_]+) ?(.*)$", status, re.M):
+        seen.setdefault(word, rest)
+    good = "VALIDSIG" in seen and "GOODSIG" in seen
+    spoilt = next((word for word in _BAD if word in seen), "")
+    if good and spoilt in ("", "NO_PUBKEY"):
         words = seen["VALIDSIG"].split()
         return Signature(words[-1] if len(words) >= 10 else words[0], seen["GOODSIG"].partition(" ")[2], words[1])
-    reason = next((text for word, text in _BAD.items() if word in seen), "it carries no signature that gpgv can read")
-    key = next((seen[word].split()[0] for word in ("NO_PUBKEY", "BADSIG", "ERRSIG") if seen.get(word)), "")
-    raise RefusedError(
+    key = (seen.get("NO_PUBKEY") or seen.get("BADSIG") or seen.get("ERRSIG") or "").partition(" ")[0]
+    reason = _BAD.get(spoilt, "it carries no signature that gpgv can read")
+    kind = UnknownKeyError if spoilt == "NO_PUBKEY" else RefusedError
+    raise kind(
         f"{what} is refused: {reason}{f' (key {key})' if key else ''}",
         hint="do not use this file; fetch again, or take another --origin",
     )
@@ -61,10 +73,7 @@ class Detached:
 
     def result(self) -> Signature:
         """End the data and return the good signature, or raise `RefusedError`."""
-        result = self.feed.finish(check=False)
-        if result.status != 0 and "[GNUPG:] VALIDSIG" in result.output:
-            raise RefusedError(f"{self.what} is refused: one of its signatures is bad")
-        return judge(result.output, self.what)
+        return judge(self.feed.finish(check=False).output, self.what)
 
 
 def clearsigned(path: Path, keyrings: Sequence[Path], what: str) -> tuple[str, Signature]:

@@ -90,8 +90,3 @@ def version_in(makefile: str, what: str) -> str:
         )
     sublevel = found.get("SUBLEVEL") or "0"
     return f"{found['VERSION']}.{found['PATCHLEVEL']}.{sublevel}{found.get('EXTRAVERSION', '')}"
-
-
-def belongs_to(version: str, line: str) -> bool:
-    """Say whether a version ('6.12.117', '6.12', '6.12-rc3', '6.12.117-1~deb12u1') is of a line ('6.12')."""
-    return re.match(rf"{re.escape(line)}(?![0-9])", version) is not None
