@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The image room's interface: the root file system and the bootable disk of a kernel line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloison_forge.core import ui
+from cloison_forge.core.lines import Line
+from cloison_forge.core.locks import locked as lock_of
+from cloison_forge.core.paths import project
+from cloison_forge.core.stage import Stage, digest_file, write_json
+from cloison_forge.image import companion, ext4, recipe, rootfs
+from cloison_forge.source.model import disk_errors
+
+
+@dataclass(frozen=True)
+class RootImage:
+    """The root file system: `path` is an ext4 image without partition table, to be used read-only or copied.
+
+    `key` changes with anything that is in it; `uuid` is the file system's.
+    """
+
+    path: Path
+    key: str
+    uuid: str
+
+
+def root(line: Line, *, offline: bool = False, locked: bool = False) -> RootImage:
+    """Make the root file system, which holds no kernel and depends on none.
+
+    `offline` takes packages from the cache only, `locked` only the pinned versions.
+    """
+    plan = recipe.load()
+    tar = rootfs.ensure(plan, offline=offline, locked=locked)
+    settings = plan.root
+    geometry = ext4.Geometry(settings.uuid, settings.hash_seed, settings.label, settings.epoch, settings.free_mib)
+    out = project().line(line.name) / "image" / "root"
+    stage = Stage(
+        "image",
+        out,
+        {
+            "packages": tar.key,
+            "companion": companion.digest(),
+            "geometry": repr(geometry),
+            "code": digest_file(Path(ext4.__file__)),
+        },
+    )
+
+    def make(folder: Path) -> None:
+        with ui.step("image", "writing the root file system"):
+            extra = folder / "companion.tar"
+            companion.write(extra, settings, folder)
+            log = project().line(line.name) / "logs" / "image.log"
+            ext4.make(folder / "root.ext4", [tar.path, extra], geometry, folder, log, fake=os.geteuid() != 0)
+            (folder / "init").unlink()
+            extra.unlink()
+        write_json(
+            folder / "manifest.json",
+            {
+                "sha256": digest_file(folder / "root.ext4"),
+                "suite": settings.suite,
+                "packages": [package.line for package in tar.packages],
+                "not_as_pinned": list(tar.differences),
+            },
+        )
+
+    with lock_of(out.parent, f"the image of {line.name}"), disk_errors("root file system", out.parent):
+        stage.ensure(make)
+    return RootImage(out / "root.ext4", stage.key, settings.uuid)
