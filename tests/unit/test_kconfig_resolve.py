@@ -28,7 +28,7 @@ def tree(root: Path) -> FakeTree:
 
 
 def configure(tree: FakeTree, variant: str = "on", profile: str = "vm") -> api.Configured:
-    return api.configure(line(), tree, profile, variant)  # type: ignore[arg-type]
+    return api.configure(line(), tree, profile, variant)
 
 
 def failure(tree: FakeTree, variant: str = "on") -> str:
@@ -181,13 +181,13 @@ def test_explain_tells_value_place_needs_and_selectors(
     root: Path, tree: FakeTree, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_profile(root, fragment="CONFIG_NET=y\nCONFIG_FORCER=y\n")
-    found = api.explain(line(), tree, "vm", "CONFIG_SECURITY", json="-")  # type: ignore[arg-type]
+    found = api.explain(line(), tree, "vm", "CONFIG_SECURITY", json="-")
     answer = json.loads(capsys.readouterr().out)
     assert answer["value"] == "y"
     assert answer["asked"] == ""
     assert set(answer["selectors"]) == {"FORCER", "VSERVER"}
     assert "FORCER (set at kconfig/profiles/vm.config:2)" in found.selected_by
-    inet = api.explain(line(), tree, "vm", "inet")  # type: ignore[arg-type]
+    inet = api.explain(line(), tree, "vm", "inet")
     assert inet.value == "n"
     assert [(need.expression, need.value) for need in inet.needs] == [("NET", "y")]
     assert "NET is y, set at kconfig/profiles/vm.config:1" in inet.text
@@ -196,7 +196,7 @@ def test_explain_tells_value_place_needs_and_selectors(
 
 def test_explain_works_on_a_configuration_that_failed(root: Path, tree: FakeTree) -> None:
     write_profile(root, fragment="CONFIG_INET=y\n")
-    found = api.explain(line(), tree, "vm", "INET")  # type: ignore[arg-type]
+    found = api.explain(line(), tree, "vm", "INET")
     assert found.reason == "needs NET, which is n"
     assert "✗ NET = n" in found.text
 
@@ -204,4 +204,4 @@ def test_explain_works_on_a_configuration_that_failed(root: Path, tree: FakeTree
 def test_explain_of_a_misspelt_symbol_has_close_matches(root: Path, tree: FakeTree) -> None:
     write_profile(root)
     with pytest.raises(UsageError, match="no symbol 'NETFLITER' in this kernel, did you mean NETFILTER"):
-        api.explain(line(), tree, "vm", "NETFLITER")  # type: ignore[arg-type]
+        api.explain(line(), tree, "vm", "NETFLITER")

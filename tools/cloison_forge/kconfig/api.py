@@ -7,7 +7,7 @@ import json as jsonlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloison_forge.core import ui
 from cloison_forge.core.lines import Line
@@ -20,10 +20,25 @@ from cloison_forge.kconfig.profiles import Profile
 
 if TYPE_CHECKING:
     from cloison_forge.kconfig.explain import Explanation
-    from cloison_forge.series.api import Applied
 
 FORMAT = "2"  # raise when the same inputs would give another .config
 _MEMO = ".kconfig-files.json"
+
+
+class PatchedTree(Protocol):
+    """What this room and the kernel room need of a tree (`cloison_forge.series.api.Applied`)."""
+
+    @property
+    def path(self) -> Path:
+        """The tree's folder."""
+
+    @property
+    def key(self) -> str:
+        """Changes when the tree's content does."""
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What a build's provenance says about the series."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ def folder_name(profile: str, variant: str) -> str:
     return profile if variant == "on" else f"{profile}-{variant}"
 
 
-def configure(line: Line, applied: Applied, profile: str, variant: str = "on") -> Configured:
+def configure(line: Line, applied: PatchedTree, profile: str, variant: str = "on") -> Configured:
     """Make the configuration of a profile, or find it made; a setting that was lost raises `BuildError`.
 
     A change in the tree that touches no Kconfig file does not resolve again.
@@ -73,7 +88,7 @@ def configure(line: Line, applied: Applied, profile: str, variant: str = "on") -
     return Configured(out / ".config", digest_file(out / ".config"), chosen, variant, out / "audit.json")
 
 
-def _tree_digest(applied: Applied, out: Path) -> str:
+def _tree_digest(applied: PatchedTree, out: Path) -> str:
     """Return the digest of the Kconfig files that the last run read, from a memo while the tree's key is the same."""
     memo = _read(out.with_name(f"{out.name}{_MEMO}"))
     if memo.get("tree") == applied.key:
@@ -86,7 +101,7 @@ def _tree_digest(applied: Applied, out: Path) -> str:
     return digest
 
 
-def _remember(applied: Applied, out: Path, files: list[str], digest: str) -> None:
+def _remember(applied: PatchedTree, out: Path, files: list[str], digest: str) -> None:
     write_json(out.with_name(f"{out.name}{_MEMO}"), {"tree": applied.key, "digest": digest, "files": files})
 
 
@@ -100,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _make(
     line: Line,
-    applied: Applied,
+    applied: PatchedTree,
     profile: Profile,
     variant: str,
     request: dict[str, Setting],
@@ -147,7 +162,7 @@ def rejected(out: Path) -> Path:
 
 
 def explain(
-    line: Line, applied: Applied, profile: str, symbol: str, *, variant: str = "on", json: str = ""
+    line: Line, applied: PatchedTree, profile: str, symbol: str, *, variant: str = "on", json: str = ""
 ) -> Explanation:
     """Say what a symbol is, its value in a profile, what set it and what it needs; `json` is a path or '-'.
 

@@ -10,8 +10,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from cloison_forge.core import ui
 from cloison_forge.core.errors import CommandError
 from cloison_forge.core.lines import Line
@@ -19,12 +17,9 @@ from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
 from cloison_forge.core.run import run
 from cloison_forge.core.stage import Stage, digest_file, write_json
-from cloison_forge.kconfig.api import Configured, folder_name
+from cloison_forge.kconfig.api import Configured, PatchedTree, folder_name
 from cloison_forge.kernel import identity
 from cloison_forge.kernel.progress import Follower, Totals, planned, present
-
-if TYPE_CHECKING:
-    from cloison_forge.series.api import Applied
 
 FORMAT = "1"  # raise when the same inputs would give other bytes
 PROVENANCE = "provenance.json"
@@ -51,7 +46,7 @@ class Kernel:
     provenance_path: Path = Path()
 
 
-def build(line: Line, applied: Applied, configured: Configured, *, jobs: int = 0) -> Kernel:
+def build(line: Line, applied: PatchedTree, configured: Configured, *, jobs: int = 0) -> Kernel:
     """Compile the kernel of a configuration and return it; with the same inputs nothing is done.
 
     `jobs` is the number of parallel compilers, by default one a processor. An interrupted build goes
@@ -91,7 +86,7 @@ def extraction(tree: Path) -> str:
     return str(tree.stat().st_ino)
 
 
-def _make(line: Line, applied: Applied, configured: Configured, out: Path, jobs: int) -> None:
+def _make(line: Line, applied: PatchedTree, configured: Configured, out: Path, jobs: int) -> None:
     obj = out / "obj"
     _same_tree_or_empty(applied.path, obj)
     identity.link_source(applied.path, obj)
@@ -174,13 +169,13 @@ def _compile_error(error: CommandError, follower: Follower, log: Path) -> Comman
     )
 
 
-def _provenance(applied: Applied, configured: Configured, obj: Path) -> dict[str, object]:
+def _provenance(applied: PatchedTree, configured: Configured, obj: Path) -> dict[str, object]:
     arch = configured.profile.arch
     image = obj / identity.IMAGES[arch]
     return {
         "schema": "cloison-provenance-1",
         "source": _source(applied.path),
-        "series": getattr(applied, "provenance", {}),
+        "series": applied.provenance,
         "tree_key": applied.key,
         "profile": configured.profile.name,
         "variant": configured.variant,
