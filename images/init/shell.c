@@ -8,8 +8,8 @@
  *                  consumed), 'x' the exit status in decimal
  *   to the guest:  'i' standard input, 'z' its end, 'w' window size (rows and columns, 2 bytes each)
  *
- * The host may have WINDOW bytes of input on the way, so that a serial port without flow control
- * loses nothing and a command that does not read stops nobody.
+ * The first credit, WINDOW bytes, says that the guest listens; never more are on the way. So a
+ * serial port without flow control loses nothing, and a command that does not read stops nobody.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -54,6 +54,14 @@ static int put_frame(struct session *s, char type, const void *data, size_t leng
 	frame[2] = (unsigned char)length;
 	memcpy(frame + 3, data, length);
 	return write_all(s->line, frame, length + 3);
+}
+
+/* Allow the host to send `bytes` more of input. */
+static int put_credit(struct session *s, size_t bytes)
+{
+	unsigned char credit[4] = { 0, 0, (unsigned char)(bytes >> 8), (unsigned char)bytes };
+
+	return put_frame(s, 'c', credit, sizeof(credit));
 }
 
 static int mount_share(const struct job *job)
@@ -176,7 +184,6 @@ static void close_input(struct session *s)
 /* Give the command what it will take of the input held for it, and the host new credit. */
 static void feed(struct session *s)
 {
-	unsigned char credit[4] = { 0 };
 	ssize_t done = 0;
 
 	if (s->held && s->in >= 0) {
@@ -193,9 +200,7 @@ static void feed(struct session *s)
 	if (done > 0) {
 		memmove(s->pending, s->pending + done, s->held - (size_t)done);
 		s->held -= (size_t)done;
-		credit[2] = (unsigned char)(done >> 8);
-		credit[3] = (unsigned char)done;
-		put_frame(s, 'c', credit, sizeof(credit));
+		put_credit(s, (size_t)done);
 	}
 	if (s->input_ended && !s->held && s->in >= 0)
 		close_input(s);
@@ -325,7 +330,7 @@ int shell(const struct job *job)
 	}
 	fcntl(s.in, F_SETFL, O_NONBLOCK);
 	fcntl(s.out, F_SETFL, O_NONBLOCK);
-	status = carry(&s);
+	status = put_credit(&s, WINDOW) < 0 ? -1 : carry(&s);
 	if (status < 0) {
 		channel_fault("the two-way channel is broken");
 		return -1;

@@ -54,10 +54,10 @@ class MachineSpec:
 
     `root` is a file with the root file system alone, `disk` a whole disk; a lane takes the one it
     likes better. Neither is ever written to. `firmware` (``bios`` or ``uefi``) boots from the disk
-    instead of handing over the kernel. `append` is added to the kernel's command line.
+    instead of handing over a kernel, and then `kernel` may be None. `append` is added to the kernel's command line.
     """
 
-    kernel: KernelLike
+    kernel: KernelLike | None
     job: Job
     root: Path | None = None
     disk: DiskLike | None = None

@@ -40,6 +40,8 @@ class Uml:
     def launch(self, spec: MachineSpec, wires: Wires) -> Launch:
         """Start the kernel's executable with its disks, console and serial ports."""
         root, device = self._root(spec)
+        if spec.kernel is None:
+            raise MachineError("no kernel to run", hint="make one with ./invoke kernel --profile uml")
         words = [
             str(spec.kernel.image.resolve()),
             f"mem={spec.memory_mib}M",

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines for the tasks: boot, verify, shell, coverage. Statuses are those of `core.errors.ExitStatus`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cloison_forge.core import output, ui
+from cloison_forge.core.errors import ExitStatus, MachineError, UsageError
+from cloison_forge.core.lines import Line
+from cloison_forge.machine import inputs as machine_inputs
+from cloison_forge.machine import kvm, runs, verification
+from cloison_forge.machine import shell as shell_room
+from cloison_forge.machine.inputs import Inputs
+from cloison_forge.machine.job import Job
+from cloison_forge.machine.judge import Expected, Judge
+from cloison_forge.machine.lane import DiskLike, Lane, MachineSpec
+from cloison_forge.machine.outcome import Ending, Outcome
+from cloison_forge.machine.supervisor import Run, Supervisor
+from cloison_forge.pipeline import Request
+
+if TYPE_CHECKING:
+    from cloison_forge.report.model import Report
+
+
+@dataclass(frozen=True)
+class BootOptions:
+    """A boot. `firmware` is '', 'bios' or 'uefi'; `inputs` replaces what would be built."""
+
+    request: Request = field(default_factory=Request)
+    lane: str = "qemu"
+    firmware: str = ""
+    inputs: Inputs | None = None
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """A verification. `json`, `junit` and `html` are paths to write to; `inputs` and `control` replace builds."""
+
+    request: Request = field(default_factory=Request)
+    lane: str = "uml"
+    suite: str = ""
+    json: str = ""
+    junit: str = ""
+    html: str = ""
+    append: str = ""
+    inputs: Inputs | None = None
+    control: Inputs | None = None
+
+
+@dataclass(frozen=True)
+class ShellOptions:
+    """A command (its words), or a terminal when there is none. `share` is a host folder, '' for none."""
+
+    request: Request = field(default_factory=Request)
+    lane: str = "uml"
+    share: str = ""
+    command: tuple[str, ...] = ()
+    inputs: Inputs | None = None
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Turn signals that ask this process to end into an exception, so that no machine is left behind."""
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_machine(
+    lane: Lane, spec: MachineSpec, expected: Expected, line: str, prepare: Callable[[Supervisor], None] | None = None
+) -> Run:
+    """Run one machine to its end. A KVM that breaks is remembered as broken, and TCG takes over at once."""
+    accelerator, why = machine_inputs.accelerator(lane)
+    if why:
+        ui.note(lane.name, why)
+    while True:
+        with _orderly_end(), runs.run_folder(line, lane.name) as folder:
+            supervisor = Supervisor(lane, replace(spec, accelerator=accelerator), expected, folder)
+            if prepare is not None:
+                prepare(supervisor)
+            run = supervisor.run()
+        if run.ending.outcome is not Outcome.KVM_BROKEN:
+            return run
+        reason = f"KVM is present but unusable: {run.ending.detail or 'a kernel did not start under it'}"
+        kvm.remember(kvm.Verdict(False, reason))
+        ui.note(lane.name, f"{reason}; using QEMU's emulator (TCG)")
+        accelerator = "tcg"
+
+
+def _spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
+    spec = MachineSpec(inputs.kernel, job, root=inputs.root, disk=inputs.disk, memory_mib=inputs.memory_mib)
+    return replace(spec, **more)  # type: ignore[arg-type]
+
+
+def _expected(inputs: Inputs, job: Job) -> Expected:
+    kernel = inputs.kernel
+    if kernel is None:
+        return Expected(job.nonce, job.plan, job.role)
+    return Expected(job.nonce, job.plan, job.role, release=kernel.release, config=kernel.config)
+
+
+def run_boot(options: BootOptions) -> Run:
+    """Boot a machine that says hello and powers off; return what became of it."""
+    lane = machine_inputs.lane_named(options.lane)
+    if options.firmware and (options.firmware not in ("bios", "uefi") or lane.name != "qemu"):
+        raise UsageError(f"no firmware '{options.firmware}' on lane '{lane.name}'", hint="bios or uefi, on lane qemu")
+    inputs = options.inputs or machine_inputs.make(options.request, lane)
+    job = Job("boot")
+    spec = _spec(inputs, job, firmware=options.firmware)
+    return run_machine(lane, spec, _expected(inputs, job), options.request.line)
+
+
+def boot(options: BootOptions) -> int:
+    """Boot a machine once, say how that ended, and return the status."""
+    run = run_boot(options)
+    way = f" through {options.firmware.upper()}" if options.firmware else ""
+    if run.good:
+        ui.note("boot", f"lane {run.lane}{way}: ready in {run.ready or 0:.2f} s, off after {run.took:.2f} s")
+        return ExitStatus.GOOD
+    raise failure(run, f"lane {run.lane}{way}")
+
+
+def boot_disk(disk: DiskLike, *, firmware: str, line: str, kernel: Inputs | None = None) -> Run:
+    """Boot a disk image through its own boot loader (`firmware` is 'bios' or 'uefi')."""
+    inputs = Inputs(kernel.kernel if kernel else None, disk=disk)
+    return run_boot(BootOptions(Request(line=line), "qemu", firmware, inputs))
+
+
+def boot_once(line: Line, disk: DiskLike) -> Run:
+    """Boot a finished host image through its BIOS loader; `MachineError` unless it comes up."""
+    with ui.step("boot", "the host image, through its own boot loader"):
+        run = boot_disk(disk, firmware="bios", line=line.name)
+    if not run.good:
+        raise failure(run, "the host image")
+    return run
+
+
+def failure(run: Run, what: str) -> MachineError:
+    """Return the error that tells how a machine ended, with the last lines of its console."""
+    text = f"{what}: {run.ending}"
+    if run.ending.detail:
+        text += f": {run.ending.detail}"
+    for line in list(run.console.tail)[-8:]:
+        text += f"\n          | {line}"
+    return MachineError(text, hint=f"console, result channel and command are in {run.folder}")
+
+
+def _watch_progress(supervisor: Supervisor, total: int, what: str) -> ui.Progress:
+    progress = ui.Progress("verify", what, total)
+
+    def show(judge: Judge) -> None:
+        done = sum(result.status != "not_reported" for result in judge.results.values())
+        progress.update(done, judge.current.id if judge.current else "")
+
+    supervisor.on_progress = show
+    return progress
+
+
+def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job) -> Run:
+    """Run the checks of `job` in one machine, with a bar that shows how far it is."""
+    bars: list[ui.Progress] = []
+    what = "checks" if job.role == "main" else "controls on a kernel without the series"
+
+    def prepare(supervisor: Supervisor) -> None:
+        bars.append(_watch_progress(supervisor, len(job.plan), what))
+
+    try:
+        return run_machine(
+            lane, _spec(inputs, job, append=options.append), _expected(inputs, job), options.request.line, prepare
+        )
+    finally:
+        for bar in bars:
+            bar.finish()
+
+
+def verify_report(options: VerifyOptions) -> Report:
+    """Boot the machines of a lane, run the checks, and return the report."""
+    from cloison_forge.report import model
+    from cloison_verify import vectors
+
+    lane = machine_inputs.lane_named(options.lane)
+    plan = verification.make_plan(lane.name, options.suite)
+    vectors.check_references(plan.checks, vectors.load())
+    inputs = options.inputs or machine_inputs.make(options.request, lane)
+    control = None
+    if plan.for_control:
+        without = options.control or machine_inputs.make(replace(options.request, variant="off"), lane)
+        control = _verify_run(options, lane, without, Job("verify", plan.for_control, role="control"))
+    main = _verify_run(options, lane, inputs, Job("verify", plan.checks))
+    for name, run in (("without the series", control), (f"lane {lane.name}", main)):
+        if run is not None and run.ready is not None:
+            ui.note("verify", f"{name}: ready in {run.ready:.2f} s, off after {run.took:.1f} s ({run.ending})")
+    return model.build(plan, main, control, inputs.kernel)
+
+
+def verify(options: VerifyOptions) -> int:
+    """Verify a lane; print the table, write the files asked for, and return the status."""
+    from cloison_forge.report import html, junit, text
+
+    report = verify_report(options)
+    if options.json != "-":
+        text.show(report)
+    if options.json:
+        output.write(options.json, report.as_json())
+    if options.junit:
+        junit.write(Path(options.junit), report)
+    if options.html:
+        html.write(Path(options.html), report)
+    for problem in report.problems:
+        ui.report_error(MachineError(problem, hint=f"console and result channel are in {report.folder}"))
+    return report.status
+
+
+def coverage(json: str = "") -> int:
+    """List the rows of the catalogue of ways out that no check proves."""
+    from cloison_forge.report import text
+    from cloison_verify import catalogue, vectors
+
+    checks = catalogue.load().values()
+    rows = vectors.load()
+    vectors.check_references(checks, rows)
+    missing = vectors.unproven(checks, rows)
+    if json:
+        output.write(
+            json,
+            {
+                "schema": "cloison-coverage-1",
+                "rows": len(rows),
+                "unproven": [{"id": row.id, "vector": row.vector, "must_happen": row.must_happen} for row in missing],
+            },
+        )
+    else:
+        text.show_coverage(missing, len(rows))
+    return ExitStatus.GOOD
+
+
+def shell(options: ShellOptions) -> int:
+    """Run a command as root in a machine and return its exit status, or carry a terminal."""
+    lane = machine_inputs.lane_named(options.lane)
+    share = Path(options.share).expanduser() if options.share else None
+    if share is not None and not share.is_dir():
+        raise UsageError(f"--share {options.share} is no folder", hint="name a folder that exists")
+    window = None if options.command else shell_room.window()
+    inputs = options.inputs or machine_inputs.make(options.request, lane)
+    share = share.resolve() if share is not None else None
+    job = Job("shell", command=options.command, window=window, share=lane.share(share) if share else None)
+    session = shell_room.Session(interactive=window is not None)
+
+    def prepare(supervisor: Supervisor) -> None:
+        supervisor.attach = session.attach
+        supervisor.endless = True
+
+    if window is not None:
+        ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")
+    with shell_room.lent_terminal(session):
+        run = run_machine(lane, _spec(inputs, job, share=share), _expected(inputs, job), options.request.line, prepare)
+    if session.status is None:
+        raise failure(run if not run.good else replace_ending(run), f"lane {lane.name}")
+    if not run.good:
+        ui.warn(f"the machine did not end well: {run.ending} {run.ending.detail}")
+    return session.status
+
+
+def replace_ending(run: Run) -> Run:
+    """Return a run that ended well without the command's status as what it is: one without a result."""
+    return replace(run, ending=Ending(Outcome.NO_RESULT, "the command's exit status never came"))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a request to the machines it needs: lanes by name, their kernels, their disks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cloison_forge.core.errors import UsageError
+from cloison_forge.machine import kvm
+from cloison_forge.machine.lane import DiskLike, KernelLike, Lane
+from cloison_forge.machine.qemu import Qemu
+from cloison_forge.machine.uml import Uml
+from cloison_forge.pipeline import Request
+
+LANES: dict[str, Lane] = {"uml": Uml(), "qemu": Qemu()}
+_DEBUG_MIB, _PLAIN_MIB = 1536, 512
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a machine of a lane boots: one of `root` (the file system alone) and `disk` (all of it)."""
+
+    kernel: KernelLike | None
+    root: Path | None = None
+    disk: DiskLike | None = None
+    memory_mib: int = _PLAIN_MIB
+
+
+def lane_named(name: str) -> Lane:
+    """Return a lane, or fail and list those that exist."""
+    if name not in LANES:
+        raise UsageError(f"no lane '{name}'", hint=f"lanes: {', '.join(LANES)}")
+    return LANES[name]
+
+
+def make(request: Request, lane: Lane) -> Inputs:
+    """Build what is not up to date: the lane's kernel (or that of the profile asked for) and its root."""
+    from cloison_forge import pipeline
+
+    own = replace(request, profile=request.profile or lane.profile)
+    memory = _DEBUG_MIB if own.profile == "debug" else _PLAIN_MIB
+    kernel = pipeline.kernel(own)
+    if kernel.arch != lane.arch:
+        raise UsageError(
+            f"profile '{own.profile}' builds a kernel for {kernel.arch}, lane '{lane.name}' needs {lane.arch}",
+            hint=f"the lane's own profile is {lane.profile}",
+        )
+    if lane.arch == "x86_64" and own.profile == lane.profile and own.variant == "on":
+        return Inputs(kernel, disk=pipeline.image(own), memory_mib=memory)
+    return Inputs(kernel, root=pipeline.root(own).path, memory_mib=memory)
+
+
+def accelerator(lane: Lane) -> tuple[str, str]:
+    """Return the accelerator of a lane ('' where it has none), and a line to say why it is not KVM."""
+    if lane.name != "qemu":
+        return "", ""
+    verdict = kvm.probe()
+    if verdict.usable:
+        return "kvm", ""
+    return "tcg", f"{verdict.reason}; using QEMU's emulator (TCG)"

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lane ``qemu``: an x86-64 PC, by direct kernel boot or by its disk through BIOS or UEFI."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cloison_forge.core.errors import MachineError
+from cloison_forge.core.run import require
+from cloison_forge.machine import kvm
+from cloison_forge.machine.job import Share
+from cloison_forge.machine.lane import Launch, MachineSpec, Wires
+from cloison_forge.machine.outcome import Limits, Outcome
+
+_OVMF = Path("/usr/share/OVMF")
+
+
+class Qemu:
+    """A PC under QEMU, with KVM where that works (`spec.accelerator` says), else emulated (TCG).
+
+    Disks are virtio and never written to: QEMU keeps what the guest writes in a temporary file.
+    The first serial port is the console, the second the result channel, the third the shell's.
+    """
+
+    name = "qemu"
+    arch = "x86_64"
+    profile = "vm"
+    channel = "/dev/ttyS1"
+    terminal = "/dev/ttyS2"
+    ending = "reboot"  # -no-reboot makes that the end, with or without ACPI
+
+    def limits(self, spec: MachineSpec) -> Limits:
+        """Return the limits: an emulated machine on a busy host needs minutes, a real one seconds."""
+        if spec.accelerator == "kvm":
+            return Limits(firmware=30, kernel=60, runner=60, ending=60, power_off=30)
+        return Limits(firmware=180 if spec.firmware else 90, kernel=300, runner=180, ending=120, power_off=60)
+
+    def share(self, folder: Path) -> Share:
+        """Share by 9p under a fixed tag."""
+        return Share("9p", "share")
+
+    def launch(self, spec: MachineSpec, wires: Wires) -> Launch:
+        """Start QEMU without anything that is not named here."""
+        program = require(kvm.PROGRAM, package="qemu-system-x86", why="for lane qemu")
+        path, root = _root_disk(spec)
+        accelerator = (
+            ["-accel", "kvm", "-cpu", "host"] if spec.accelerator == "kvm" else ["-accel", "tcg", "-cpu", "max"]
+        )
+        words = [
+            *(program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+            *("-machine", "q35", *accelerator, "-m", str(spec.memory_mib), "-smp", str(spec.processors)),
+            *("-add-fd", f"fd={wires.channel},set=1"),
+            *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+            *("-chardev", "file,id=channel,path=/dev/fdset/1", "-serial", "chardev:channel"),
+            *("-drive", f"file={_quoted(path)},format=raw,if=none,id=root,snapshot=on"),
+            *("-device", "virtio-blk-pci,drive=root,bootindex=0"),
+            *("-drive", f"file={_quoted(wires.job_disk)},format=raw,if=none,id=job,readonly=on"),
+            *("-device", "virtio-blk-pci,drive=job"),
+            *("-object", "rng-random,filename=/dev/urandom,id=rng", "-device", "virtio-rng-pci,rng=rng"),
+        ]
+        if wires.terminal is not None:
+            words += ["-chardev", f"socket,id=terminal,fd={wires.terminal}", "-serial", "chardev:terminal"]
+        if spec.share is not None:
+            words += [
+                "-fsdev",
+                f"local,id=share,path={_quoted(spec.share.resolve())},security_model=none",
+                "-device",
+                "virtio-9p-pci,fsdev=share,mount_tag=share",
+            ]
+        words += _firmware(spec.firmware, wires.folder) if spec.firmware else _kernel(spec, root)
+        return Launch(words, {"TMPDIR": str(wires.folder)})
+
+    def explain(self, spec: MachineSpec, folder: Path) -> Outcome | None:
+        """Tell a KVM that does not work from a kernel that does not."""
+        if spec.accelerator != "kvm":
+            return None
+        try:
+            messages = (folder / "machine.log").read_text(encoding="utf-8", errors="replace")
+            spoke = (folder / "console.log").stat().st_size > 0
+        except OSError:
+            return None
+        return Outcome.KVM_BROKEN if kvm.broken_lines(messages) or not spoke else None
+
+
+def _root_disk(spec: MachineSpec) -> tuple[Path, str]:
+    """Return the file of the first disk and the kernel's name of the root file system on it."""
+    if spec.disk is not None:
+        return spec.disk.path.resolve(), f"PARTUUID={spec.disk.root_partuuid}"
+    if spec.root is not None and not spec.firmware:
+        return spec.root.resolve(), "/dev/vda"
+    raise MachineError("no disk to boot", hint="make one with ./invoke image")
+
+
+def _kernel(spec: MachineSpec, root: str) -> list[str]:
+    if spec.kernel is None:
+        raise MachineError("no kernel to boot", hint="make one with ./invoke kernel")
+    line = f"root={root} rw rootfstype=ext4 init=/usr/lib/cloison/init console=ttyS0 loglevel=6 panic=-1 {spec.append}"
+    return ["-kernel", str(spec.kernel.image.resolve()), "-append", line.strip()]
+
+
+def _firmware(firmware: str, folder: Path) -> list[str]:
+    """Return the options of a boot through the disk's own boot loader."""
+    if firmware == "bios":
+        return []  # QEMU's own
+    code, variables = _OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"
+    if not code.exists():
+        raise MachineError("no UEFI firmware for QEMU", hint="apt-get install ovmf, or run ./invoke doctor")
+    shutil.copyfile(variables, folder / "uefi-variables.fd")
+    return [
+        *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"),
+        *("-drive", "if=pflash,format=raw,unit=1,file=uefi-variables.fd"),
+    ]
+
+
+def _quoted(path: Path) -> str:
+    """Write a path as a value of a QEMU option, where a comma is doubled."""
+    return str(path).replace(",", ",,")

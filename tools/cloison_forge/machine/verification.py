@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One verification: plan, boot the control machine and the main machine, bring their answers together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cloison_forge.core.errors import UsageError
+from cloison_forge.machine.judge import CheckResult, ControlResult
+from cloison_forge.machine.supervisor import Run
+from cloison_verify import catalogue
+from cloison_verify.catalogue import Check, KernelWithout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run on a lane: checks in order, and those that the catalogue leaves out there."""
+
+    lane: str
+    checks: tuple[Check, ...]
+    left_out: tuple[Check, ...]
+
+    @property
+    def for_control(self) -> tuple[Check, ...]:
+        """The checks whose control runs in a machine without the series."""
+        return tuple(check for check in self.checks if isinstance(check.control, KernelWithout))
+
+
+def make_plan(lane: str, suite: str = "") -> Plan:
+    """Plan all checks of a suite (or of all suites) for a lane. The machine has no say in it."""
+    checks = catalogue.load()
+    suites = sorted({check.suite for check in checks.values()})
+    if suite and suite not in suites:
+        raise UsageError(f"no suite '{suite}'", hint=f"suites: {', '.join(suites)}")
+    chosen = [check for check in checks.values() if not suite or check.suite == suite]
+    here = tuple(check for check in chosen if lane not in check.not_on)
+    left_out = tuple(check for check in chosen if lane in check.not_on)
+    if not here:
+        raise UsageError(f"no check of suite '{suite}' runs on lane '{lane}'", hint=left_out[0].not_on[lane])
+    return Plan(lane, here, left_out)
+
+
+def bring_together(plan: Plan, main: Run, control: Run | None) -> list[CheckResult]:
+    """Return the results of all checks, those left out included, in the order of the catalogue."""
+    results = [_with_control(check, main.judge.results[check.id], control) for check in plan.checks]
+    results += [CheckResult(check.id, "skipped", detail=check.not_on[plan.lane]) for check in plan.left_out]
+    return sorted(results, key=lambda result: result.id)
+
+
+def _with_control(check: Check, result: CheckResult, control: Run | None) -> CheckResult:
+    """Put the control machine's answer into a result whose control runs there."""
+    if not isinstance(check.control, KernelWithout):
+        return result
+    wanted = " or ".join(check.control.expected)
+    told = control.judge.results.get(check.id) if control is not None and control.good else None
+    if told is None:
+        reason = "did not run" if control is None else str(control.ending)
+        verdict = ControlResult(check.control.kind, wanted, "", "missing")
+        problem = f"its positive control is missing: the machine without the series: {reason}"
+    else:
+        good = told.status == "passed"
+        verdict = ControlResult(check.control.kind, wanted, told.seen, "passed" if good else "failed")
+        problem = "" if good else f"its positive control failed: {told.detail}"
+    if result.status != "passed" or not problem:
+        return replace(result, control=verdict)
+    return replace(result, control=verdict, status="failed", detail=problem)
+
+
+def machine_problems(main: Run, control: Run | None) -> list[str]:
+    """Say what went wrong with the machines themselves; empty when they did all they had to."""
+    problems = []
+    for name, run in (("", main), ("machine without the series: ", control)):
+        if run is not None and not run.good:
+            problems.append(f"{name}{run.ending}" + (f": {run.ending.detail}" if run.ending.detail else ""))
+    return problems
+
+
+def titles(checks: Sequence[Check]) -> dict[str, Check]:
+    """Return checks by identifier."""
+    return {check.id: check for check in checks}
