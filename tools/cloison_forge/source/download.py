@@ -261,5 +261,5 @@ def _reason(error: BaseException) -> str:
         inner = following
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
-    text = re.sub(r"^<[^>]*>: |\[Errno -?\d+\] ", "", str(inner))
+    text = re.sub(r"\[Errno -?\d+\] ", "", str(inner)).rpartition(": ")[2]
     return text[:160] or type(inner).__name__
