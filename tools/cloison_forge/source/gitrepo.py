@@ -134,8 +134,8 @@ def _tag_signature(repository: git.Repo, top: str, ref: str, keys: Path | None) 
         with detached.feed:
             detached.feed.write(text)
             signature = detached.result()
-    except UnknownKeyError as error:
-        return f"not checked: {error.message}"
+    except UnknownKeyError:
+        return "not checked: its key is not in the keyring"
     finally:
         place.unlink(missing_ok=True)
     return f"{signature.fingerprint} {signature.user}"
