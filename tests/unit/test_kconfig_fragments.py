@@ -89,11 +89,17 @@ def test_extended_profile_has_both_fragments(tmp_path: Path) -> None:
     (tmp_path / "a.config").write_text("CONFIG_A=y\n")
     (tmp_path / "b.config").write_text("CONFIG_B=y\n")
     (tmp_path / "a.toml").write_text('arch = "um"\nfragments = ["a.config"]\n')
-    (tmp_path / "b.toml").write_text('extends = "a"\nfragments = ["b.config"]\n')
+    (tmp_path / "c.config").write_text("CONFIG_C=y\n")
+    (tmp_path / "b.toml").write_text('extends = "a"\nfragments = ["b.config"]\nfragments_on = ["c.config"]\n')
     profile = profiles.get("b", tmp_path)
     assert profile.arch == "um"
     assert list(profile.settings("absent", tmp_path)) == ["A", "B"]
     assert profile.lineage == ("b", "a")
+    (tmp_path / "kconfig/variants").mkdir(parents=True)
+    (tmp_path / "kconfig/variants/on.config").write_text("")
+    (tmp_path / "kconfig/variants/off.config").write_text("")
+    assert list(profile.settings("on", tmp_path)) == ["A", "B", "C"]
+    assert list(profile.settings("off", tmp_path)) == ["A", "B"]
 
 
 @pytest.mark.parametrize("name", profiles.names())

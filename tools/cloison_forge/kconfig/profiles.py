@@ -15,7 +15,7 @@ from cloison_forge.kconfig.fragments import Setting, load, merge
 
 ARCHITECTURES = ("um", "x86_64", "arm64", "riscv")
 VARIANTS = ("on", "off", "absent")
-_KEYS = {"description", "arch", "base", "extends", "fragments"}
+_KEYS = {"description", "arch", "base", "extends", "fragments", "fragments_on"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Profile:
 
     `arch` is the kernel's ARCH ('um', 'x86_64', ...). `base` gives the values of what no fragment
     mentions: 'allnoconfig', 'defconfig', or 'distro' (the distribution's own configuration).
-    `fragments` are files, applied in order, those of extended profiles first.
+    `fragments` are files, applied in order, those of extended profiles first; `fragments_on` follow in
+    the variant 'on' alone.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Profile:
     fragments: tuple[Path, ...]
     description: str = ""
     extends: tuple[str, ...] = ()
+    fragments_on: tuple[Path, ...] = ()
 
     @property
     def lineage(self) -> tuple[str, ...]:
@@ -45,6 +47,8 @@ class Profile:
         files = [*self.fragments]
         if variant != "absent":
             files.append(top / "kconfig" / "variants" / f"{variant}.config")
+        if variant == "on":
+            files.extend(self.fragments_on)
         return merge(setting for file in files for setting in load(file, top))
 
 
@@ -79,8 +83,8 @@ def _get(name: str, folder: Path, above: tuple[str, ...]) -> Profile:
         raise UsageError(f"{path}: {error}") from None
     if unknown := sorted(set(data) - _KEYS):
         raise UsageError(f"{path}: unknown key '{unknown[0]}'{close_matches(unknown[0], _KEYS)}")
-    files = tuple(folder / file for file in data.get("fragments", []))
-    for file in files:
+    files, files_on = (tuple(folder / file for file in data.get(key, [])) for key in ("fragments", "fragments_on"))
+    for file in (*files, *files_on):
         if not file.is_file():
             raise UsageError(f"{path}: there is no fragment {file.name}")
     if data.get("extends"):
@@ -92,9 +96,15 @@ def _get(name: str, folder: Path, above: tuple[str, ...]) -> Profile:
             fragments=(*below.fragments, *files),
             description=data.get("description", ""),
             extends=below.lineage,
+            fragments_on=(*below.fragments_on, *files_on),
         )
     profile = Profile(
-        name, data.get("arch", ""), data.get("base", "allnoconfig"), files, description=data.get("description", "")
+        name=name,
+        arch=data.get("arch", ""),
+        base=data.get("base", "allnoconfig"),
+        fragments=files,
+        description=data.get("description", ""),
+        fragments_on=files_on,
     )
     if profile.arch not in ARCHITECTURES:
         raise UsageError(f"{path}: arch must be one of {', '.join(ARCHITECTURES)}, it is '{profile.arch}'")

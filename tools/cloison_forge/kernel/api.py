@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
 from cloison_forge.core import ui
 from cloison_forge.core.errors import CommandError
 from cloison_forge.core.lines import Line
