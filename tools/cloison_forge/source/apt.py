@@ -47,6 +47,7 @@ Acquire::https::Timeout "20";
 """
 
 
+_KEYS_HINT = "is the package debian-archive-keyring up to date, and the machine's clock right?"
 MACHINE = Path("/etc/apt")
 
 
@@ -120,14 +121,18 @@ class PrivateApt:
             raise full_disk("Debian's package lists", self.folder)
         got = [line for line in result.output.splitlines() if re.match(r"(Get|Hit):\d+", line)]
         problems = [line for line in result.output.splitlines() if re.match(r"(E|W): ", line)]
-        if not got:
-            signed = [line for line in problems if "signature" in line.lower() or "not signed" in line]
+        signed = [line for line in problems if "signature" in line.lower() or "not signed" in line]
+        lists = [path for path in (self.folder / "state/lists").glob("*Release") if path.is_file()]
+        if not got or not lists:
             reason = (signed or problems or ["E: no Debian repository is configured"])[0][3:]
-            kind = RefusedError if signed else UnreachableError
-            raise kind(f"Debian's package lists: {_short(reason)}", hint="./invoke doctor tells what is missing")
-        for line in problems:
-            if line.startswith("E:"):
-                ui.warn(_short(line[3:]))
+            if signed:
+                raise RefusedError(f"Debian's package lists are refused: {_short(reason)}", hint=_KEYS_HINT)
+            raise UnreachableError(
+                f"Debian's package lists cannot be had: {_short(reason)}",
+                hint="check the network and the machine's package sources, or use --offline or another --origin",
+            )
+        for line in dict.fromkeys(signed + [line for line in problems if line.startswith("E:")]):
+            ui.warn(_short(line[3:]))
         self._updated = True
 
     def offers(self, package: str) -> list[Offer]:
