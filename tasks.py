@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from invoke import Collection, Context, task
+    from invoke.collection import Collection
+    from invoke.context import Context
+    from invoke.tasks import task
 except ImportError:  # pragma: no cover
     sys.exit("invoke is not installed; run ./invoke from the checkout, it installs what is needed")
 

@@ -86,9 +86,9 @@ def _space() -> list[Finding]:
 
 
 def _kvm() -> Finding:
-    from cloison_forge.machine import kvm
+    from cloison_forge.machine.kvm import probe
 
-    verdict = kvm.probe()
+    verdict = probe()
     if verdict.usable:
         return Finding("KVM", "good", verdict.reason)
     return Finding("KVM", "warning", verdict.reason, "machines run in QEMU's emulator (TCG), ten times slower")
