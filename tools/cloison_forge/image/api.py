@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cloison_forge.core import ui
 from cloison_forge.core.lines import Line
 from cloison_forge.core.locks import locked as lock_of
 from cloison_forge.core.paths import project
-from cloison_forge.core.stage import Stage, digest_file, write_json
-from cloison_forge.image import companion, ext4, recipe, rootfs
+from cloison_forge.core.stage import Stage, digest_file, digest_files, write_json
+from cloison_forge.image import boot, companion, ext4, recipe, rootfs
+from cloison_forge.image import disk as raw
 from cloison_forge.source.model import disk_errors
 
 
@@ -70,3 +72,76 @@ def root(line: Line, *, offline: bool = False, locked: bool = False) -> RootImag
     with lock_of(out.parent, f"the image of {line.name}"), disk_errors("root file system", out.parent):
         stage.ensure(make)
     return RootImage(out / "root.ext4", stage.key, settings.uuid)
+
+
+class BootKernel(Protocol):
+    """What a disk needs of a kernel: the bzImage, its release ('6.12.117-cloison') and a key of its contents."""
+
+    @property
+    def image(self) -> Path:
+        """The bootable file."""
+
+    @property
+    def release(self) -> str:
+        """What ``uname -r`` answers."""
+
+    @property
+    def key(self) -> str:
+        """Key of the stage that built it."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A bootable raw disk: `path` is sparse, to be used read-only or copied.
+
+    `root_partuuid` is the root partition's, for ``root=PARTUUID=`` on a kernel's command line;
+    `console` is the serial line of the boot menu; `release` the kernel's.
+    """
+
+    path: Path
+    key: str
+    root_partuuid: str
+    console: str
+    release: str
+
+
+def disk(line: Line, kernel: BootKernel, root: RootImage) -> Disk:
+    """Make the bootable disk out of a kernel and a root file system; seconds, for only data is copied."""
+    plan = recipe.load()
+    out = project().line(line.name) / "image" / "disk"
+    templates = [project().images / "grub.cfg.j2", project().images / "grub-early.cfg"]
+    code = [Path(module.__file__ or "") for module in (boot, raw)]
+    stage = Stage(
+        "disk",
+        out,
+        {
+            "root": root.key,
+            "kernel": kernel.key,
+            "release": kernel.release,
+            "layout": repr(plan.disk),
+            "templates": digest_files(templates, project().root),
+            "code": " ".join(map(digest_file, code)),
+        },
+    )
+
+    def make(folder: Path) -> None:
+        with ui.step("disk", f"writing the disk with kernel {kernel.release}"):
+            raw.write(folder / "disk.raw", plan, kernel.image, kernel.release, root.path, folder)
+        write_json(
+            folder / "manifest.json",
+            {
+                "kernel": kernel.release,
+                "kernel_sha256": digest_file(kernel.image),
+                "root": root.key,
+                "root_partuuid": plan.disk.root_guid,
+            },
+        )
+
+    with lock_of(out.parent, f"the image of {line.name}"), disk_errors("disk image", out.parent):
+        stage.ensure(make)
+    return Disk(out / "disk.raw", stage.key, plan.disk.root_guid, plan.disk.console, kernel.release)
+
+
+def relock() -> list[str]:
+    """Pin the newest packages that Debian offers in ``images/host.lock``; return what changed, a phrase a package."""
+    return rootfs.relock(recipe.load())

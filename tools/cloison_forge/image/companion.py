@@ -18,16 +18,12 @@ from cloison_forge.image.recipe import RootRecipe
 HOME = "usr/lib/cloison"
 PACKAGES = ("cloison", "cloison_verify")
 
-_COMMAND = """\
-#!/usr/bin/python3 -I
-# SPDX-License-Identifier: GPL-2.0-or-later
-import runpy
-import sys
-
-sys.path.insert(0, "/usr/lib/cloison")
-sys.dont_write_bytecode = True
-runpy.run_module("{package}", run_name="__main__", alter_sys=True)
-"""
+_SHARE = {
+    "cloison": ("usr/sbin/cloison", 0o755),
+    "cloison.8": ("usr/share/man/man8/cloison.8", 0o644),
+    "cloison.bash": ("usr/share/bash-completion/completions/cloison", 0o644),
+}
+"""Where the files of tools/cloison/share go."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +96,13 @@ def _tools() -> Iterator[Entry]:
         if not folder.is_dir():
             continue
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and not {"__pycache__", "share"} & set(path.relative_to(tools).parts):
                 yield Entry(f"{HOME}/{path.relative_to(tools)}", path.read_bytes())
-        if (folder / "__main__.py").is_file() and package == "cloison":
-            yield Entry(f"usr/sbin/{package}", _COMMAND.format(package=package).encode(), 0o755)
+        yield Entry(f"usr/lib/python3/dist-packages/{package}", target=f"/{HOME}/{package}")
+    for name, (place, mode) in _SHARE.items():
+        path = tools / "cloison" / "share" / name
+        if path.is_file():
+            yield Entry(place, path.read_bytes(), mode)
 
 
 def _settings(recipe: RootRecipe) -> Iterator[Entry]:

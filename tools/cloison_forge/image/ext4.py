@@ -54,7 +54,10 @@ def make(target: Path, tars: Sequence[Path], geometry: Geometry, work: Path, log
     """
     for program in ("mke2fs", "debugfs", "dumpe2fs", "e2fsck"):
         require(program, package="e2fsprogs", why="for the image's file system")
-    megabytes = size_mib(tars, geometry.free_mib)
+    try:
+        megabytes = size_mib(tars, geometry.free_mib)
+    except (tarfile.TarError, EOFError) as error:
+        raise BuildError(f"a tar of the image is damaged: {error}", hint="remove rootfs/ from the cache") from None
     content = sum(path.stat().st_size for path in tars)
     if free_bytes(work) < 2 * content + 64 * MIB:
         raise full_disk(f"root file system: needs {2 * content // 10**6 + 67} MB", work)
