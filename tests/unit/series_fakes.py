@@ -97,7 +97,7 @@ class Bench:
         """Three patches: our own file, a hook, and an extension of our file."""
         self.add("common/core.patch", {"kernel/vserver/core.c": "int vs_core;\nint vs_more;\n"})
         self.add(
-            "hook-fork.patch", {"kernel/fork.c": FORK.replace("/* fork line 30 */\n", "/* fork line 30 */\nvs();\n")}
+            "hook-fork.patch", {"kernel/fork.c": FORK.replace("/* fork line 30 */\n", "/* fork line 30 */\nint vs;\n")}
         )
         self.add("common/more.patch", {"kernel/vserver/core.c": "int vs_core;\nint vs_changed;\n"})
         return self

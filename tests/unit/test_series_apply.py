@@ -140,7 +140,7 @@ def test_offset_is_reported_elsewhere_and_refused_on_the_reference(bench: Bench)
     assert "hook-fork.patch: kernel/fork.c hunk 1: +2 lines" in caught.value.message
     applied = go(bench, reference=False)
     assert applied.offsets == ("hook-fork.patch: kernel/fork.c hunk 1: +2 lines",)
-    assert "vs();" in (bench.tree / "kernel/fork.c").read_text()
+    assert "int vs;" in (bench.tree / "kernel/fork.c").read_text()
     assert go(bench, reference=False).offsets == applied.offsets
 
 
@@ -282,7 +282,7 @@ def test_a_change_by_hand_is_kept_and_undone(bench: Bench, capsys: pytest.Captur
     go(bench.standard())
     (bench.tree / "kernel/fork.c").write_text("my experiment\n")
     go(bench)
-    assert "vs();" in (bench.tree / "kernel/fork.c").read_text()
+    assert "int vs;" in (bench.tree / "kernel/fork.c").read_text()
     [kept] = (bench.tree.parent / "changed-by-hand").rglob("fork.c")
     assert kept.read_text() == "my experiment\n"
     assert str(kept) in capsys.readouterr().err
@@ -300,7 +300,7 @@ def test_absent_is_a_second_untouched_copy(bench: Bench) -> None:
         if path.is_file() and not path.name.startswith(".")
     }
     assert found == original
-    assert "vs();" in (bench.tree / "kernel/fork.c").read_text()
+    assert "int vs;" in (bench.tree / "kernel/fork.c").read_text()
     stamp = json.loads((absent.path / ".stamp.json").read_text())
     assert go(bench, variant="absent") == absent
     assert json.loads((absent.path / ".stamp.json").read_text()) == stamp

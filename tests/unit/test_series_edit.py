@@ -235,7 +235,7 @@ def test_a_patch_whose_surroundings_changed_is_proposed(bench: Bench, capsys: py
     edited = edit(bench, key="tree-2")
     assert edited.stopped_at == "hook-fork.patch"
     assert "kernel/fork.c: put where it seems to belong" in capsys.readouterr().err
-    wanted = FORK.replace("line 29 *", "row 29 *").replace("line 30 */\n", "line 30 */\nvs();\n")
+    wanted = FORK.replace("line 29 *", "row 29 *").replace("line 30 */\n", "line 30 */\nint vs;\n")
     assert (edited.path / "kernel/fork.c").read_text() == wanted
     git(edited.path, "add", "--all")
     git(edited.path, "am", "--continue")
@@ -382,7 +382,7 @@ def test_the_queue_serves_git_am_three_way(bench: Bench, tmp_path: Path) -> None
     git(repo, "am", "-q", *files, status=128)
     git(repo, "am", "--abort")
     git(repo, "am", "-q", "-3", *files)
-    assert "vs();" in (repo / "kernel/fork.c").read_text()
+    assert "int vs;" in (repo / "kernel/fork.c").read_text()
     assert "row 28" in (repo / "kernel/fork.c").read_text()
 
 

@@ -7,20 +7,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloison_forge.core import ui
-from cloison_forge.core.errors import BuildError, UsageError
+from cloison_forge.core.errors import BuildError, CheckError, UsageError
 from cloison_forge.core.lines import Line
 from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
-from cloison_forge.core.run import run
-from cloison_forge.core.stage import STAMP, Stage, digest_bytes
+from cloison_forge.core.stage import Stage, digest_bytes
 from cloison_forge.series.applying import TreeLike, one_line_errors, put, report, scratch
 from cloison_forge.series.area import Area, AreaRecord, Edited
 from cloison_forge.series.editing import edit_series
 from cloison_forge.series.exporting import area_series, prove, write_queue, write_series
-from cloison_forge.series.placing import STATE, Placement, restore
+from cloison_forge.series.findings import FAILED, Report, policy
+from cloison_forge.series.placing import Placement, copy_untouched
 from cloison_forge.series.reading import Series, read
+
+if TYPE_CHECKING:
+    from cloison_forge.series.checking import Builds
 
 VARIANTS = ("on", "off", "absent")
 
@@ -109,18 +113,10 @@ def _absent(line: Line, tree: TreeLike) -> Applied:
 
     def make(folder: Path) -> None:
         with ui.step("patch", f"copying the source of {line.name} without the series"):
-            copy_untouched(tree, placement_of(line, tree), folder)
+            copy_untouched(tree.path, placement_of(line, tree), folder)
 
     stage.ensure(make)
     return Applied(stage.out, stage.key, (), "absent", digest_bytes(b""))
-
-
-def copy_untouched(tree: TreeLike, placement: Placement, folder: Path) -> None:
-    """Copy a tree into an empty folder, with the original content of every touched file."""
-    run(["cp", "-a", "--reflink=auto", f"{tree.path}/.", folder])
-    restore(placement, folder)
-    for name in (STAMP, STATE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def area_of(line: Line) -> Area:
@@ -175,7 +171,8 @@ def _export(line: Line, area: Area) -> Exported:
             raise UsageError(f"{area.path} holds no commit", hint="./invoke patch.edit --fresh starts again")
         prove(area, series)
         area.write_record(replace(record, writing=True))
-        changed, removed = write_series(series, old, _listed_elsewhere(line))
+        others = {name for other in _other_series(line).values() for name in other.names}
+        changed, removed = write_series(series, old, others)
     for commit, patch in zip(area.commits(), series.patches, strict=True):
         area.note(commit, patch.name)
     names = {patch.subject: patch.name for patch in series.patches}
@@ -199,12 +196,11 @@ def _queue(line: Line, area: Area) -> Path:
     return stage.out
 
 
-def _listed_elsewhere(line: Line) -> set[str]:
-    """The shared patches that other kernel lines list."""
+def _other_series(line: Line) -> dict[str, Series]:
+    """The series of the other kernel lines, by line."""
     from cloison_forge.core import lines
 
-    others = [other for other in lines.load().values() if other.series != line.series]
-    return {name for other in others for name in series_of(other).names}
+    return {other.name: series_of(other) for other in lines.load().values() if other.series != line.series}
 
 
 def _default_tree(line: Line) -> TreeLike:
@@ -212,3 +208,51 @@ def _default_tree(line: Line) -> TreeLike:
     from cloison_forge.source import api as source
 
     return source.ensure_tree(line, source.FetchOptions())
+
+
+def check(line: Line, tree: TreeLike | None = None, *, build: bool = True, json: str = "") -> Report:
+    """Check the line's series and print a report; `CheckError` if something is found.
+
+    `build` also builds every patch with the option on and off and compares the messages of sparse
+    and of the compiler (minutes to hours, but what has built once is remembered). `json` is a
+    path for the report, '-' for standard output.
+    """
+    from cloison_forge.core import output
+    from cloison_forge.series import checking
+
+    tree = tree or _default_tree(line)
+    folder = project().line(line.name)
+    with locked(folder / ".check", f"the check of {line.name}"), one_line_errors("check"):
+        subject = checking.Subject(
+            line.name,
+            series_of(line),
+            _other_series(line),
+            tree,
+            placement_of(line, tree),
+            policy(project().patches / "check.toml"),
+        )
+        report = checking.examine(subject, _builds(line, tree) if build else None)
+    if json:
+        output.write(json, report.as_json())
+    if json != "-":
+        checking.show(report)
+    if not report.passed:
+        failed = [check.name for check in report.checks if check.status == FAILED]
+        raise CheckError(f"the series of {line.name} fails: {', '.join(failed)}", hint="the findings stand above")
+    return report
+
+
+def _builds(line: Line, tree: TreeLike) -> Builds:
+    """Configure the kernels of the check: the small one to build each patch, the full one to compare messages."""
+    from cloison_forge.kconfig.api import configure
+    from cloison_forge.series.building import Config, Workshop
+    from cloison_forge.series.checking import Builds
+
+    applied = apply(line, tree)
+    configs = []
+    for profile in ("uml", "vm"):
+        made = configure(line, applied, profile, "on")
+        configs.append(Config(made.path, made.profile.arch, profile))
+    folder = project().line(line.name)
+    shop = Workshop(folder / "check", tree, placement_of(line, tree), folder / "logs")
+    return Builds(configs[0], configs[1], shop)

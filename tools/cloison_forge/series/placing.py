@@ -20,7 +20,8 @@ from pathlib import Path
 
 from cloison_forge.core import ui
 from cloison_forge.core.errors import BuildError
-from cloison_forge.core.stage import atomic_file, digest_bytes, write_json
+from cloison_forge.core.run import run
+from cloison_forge.core.stage import STAMP, atomic_file, digest_bytes, write_json
 from cloison_forge.series.fitting import Content, content
 
 STATE = ".cloison-series.json"
@@ -186,8 +187,11 @@ def _record(what: Content | None) -> Record:
     return Record("", 0) if what is None else Record(digest_bytes(what.data), what.mode)
 
 
-def restore(placement: Placement, copy: Path) -> None:
-    """Give the touched files of a `copy` of the tree their original content."""
-    other = Placement(copy, placement.pristine)
+def copy_untouched(tree: Path, placement: Placement, folder: Path) -> None:
+    """Copy a tree into an empty folder, with the original content of every touched file."""
+    run(["cp", "-a", "--reflink=auto", f"{tree}/.", folder])
+    copy = Placement(folder, placement.pristine)
     for name, what in placement.originals(list(placement.state().files)).items():
-        other.put_back(name, what)
+        copy.put_back(name, what)
+    for stamp in (STAMP, STATE):
+        (folder / stamp).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ option after a name is refused, since git quiltimport and quilt disagree about i
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -58,7 +59,8 @@ class Patch:
         """What stands between the headers and the diff: why the patch is there, and its trailers."""
         head = b"\n".join(self._lines_before_diff())
         _, _, body = head.partition(b"\n\n")
-        return body.decode("utf-8", errors="replace").partition("\n---\n")[0].strip("\n")
+        text = body.decode("utf-8", errors="replace")
+        return re.split(r"^---\s*$", text, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
 
     @cached_property
     def diff(self) -> bytes:

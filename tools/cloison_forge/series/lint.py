@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's own critics: checkpatch on each patch; kernel-doc, sparse and gcc's W=1 before and after.
+
+Sparse and gcc print plenty on an untouched kernel, so only what the series adds counts: messages in
+the files it touches, without their line numbers, more often than in the pristine file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cloison_forge.core.errors import BuildError
+from cloison_forge.core.run import require, run
+from cloison_forge.series.findings import Finding
+from cloison_forge.series.fitting import Content, place
+from cloison_forge.series.reading import Series
+
+_CHECKPATCH = re.compile(r"^(?P<file>.+?):(?P<line>\d+): (?:ERROR|WARNING|CHECK):(?P<kind>[A-Z_0-9]+): (?P<text>.*)$")
+_MESSAGE = re.compile(r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? ?(?P<level>\w+): (?P<text>.*)$")
+_NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|\d+)\b")
+_DOCUMENTED = (".c", ".h")
+
+Messages = Counter[tuple[str, str]]
+
+
+def checkpatch(series: Series, tree: Path) -> list[Finding]:
+    """Run ``checkpatch --strict`` of `tree` on every patch; whatever it prints is new, since it looks at patches."""
+    script = tree / "scripts" / "checkpatch.pl"
+    if not script.is_file():
+        raise BuildError(f"{script} is missing", hint="is this a kernel source?")
+    require("perl", why="for the kernel's checkpatch")
+    files = {str(patch.path.resolve()): patch.name for patch in series.patches}
+    result = run(
+        ["perl", script, "--strict", "--terse", "--show-types", "--no-summary", "--color=never", f"--root={tree}",
+         *files],
+        cwd=tree, env={"LC_ALL": "C", "GIT_DIR": "/nonexistent"}, check=False,
+    )  # fmt: skip
+    found: list[Finding] = []
+    for line in result.output.splitlines():
+        match = _CHECKPATCH.match(line)
+        if match and match["file"] in files:
+            found.append(Finding(files[match["file"]], f"line {match['line']}: {match['text']}", match["kind"]))
+    if result.status not in (0, 1) or (result.status == 1 and not found):
+        raise BuildError(
+            "checkpatch did not do its work: " + " / ".join(result.output.splitlines()[-3:]), hint=f"look at {script}"
+        )
+    return found
+
+
+def kernel_doc(
+    tree: Path,
+    before: Mapping[str, Content | None],
+    after: Mapping[str, Content | None],
+    scratch: Path,
+) -> list[Finding]:
+    """Run ``kernel-doc -none`` on both states of the touched C files, in an empty folder; return what is new."""
+    script = tree / "scripts" / "kernel-doc"
+    if not script.is_file():
+        raise BuildError(f"{script} is missing", hint="is this a kernel source?")
+    old, new = _kernel_doc(script, before, scratch / "a"), _kernel_doc(script, after, scratch / "b")
+    return new_messages(old, new, set(after))
+
+
+def _kernel_doc(script: Path, files: Mapping[str, Content | None], folder: Path) -> Messages:
+    names = [name for name, what in files.items() if what is not None and name.endswith(_DOCUMENTED)]
+    folder.mkdir(parents=True)
+    for name in names:
+        place(folder / name, files[name])
+    if not names:
+        return Counter()
+    result = run([script, "-none", *names], cwd=folder, env={"LC_ALL": "C"}, check=False)
+    return messages(result.output.splitlines(), "")
+
+
+def messages(lines: Iterable[str], prefix: str) -> Messages:
+    """Collect compiler-like messages as (file in the tree, text without numbers); `prefix` leads to the tree."""
+    found: Messages = Counter()
+    for line in lines:
+        match = _MESSAGE.match(line)
+        if match and match["level"].lower() in ("warning", "error"):
+            file = match["file"].removeprefix(prefix).removeprefix("./")
+            found[file, _NUMBER.sub("N", f"{match['level'].lower()}: {match['text']}")] += 1
+    return found
+
+
+def new_messages(before: Messages, after: Messages, touched: set[str]) -> list[Finding]:
+    """Return the messages in touched files that are new, or more often there than before.
+
+    A header's messages come once for each file that includes it; for headers only new texts count.
+    """
+    found: list[Finding] = []
+    for (file, text), count in sorted(after.items()):
+        old = before[file, text]
+        if file in touched and (old == 0 if file.endswith(".h") else count > old):
+            more = f" ({count - old} more)" if old else ""
+            found.append(Finding(file, f"{text}{more}", kind_of(text)))
+    return found
+
+
+def kind_of(text: str) -> str:
+    """Return gcc's name of a warning, such as 'unused-variable', if the message ends with it."""
+    match = re.search(r"\[-W(?:error=)?([\w=+-]+)\]$", text)
+    return match[1] if match else ""
+
+
+def targets(names: Sequence[str], source_arch: str, tree: Path) -> tuple[list[str], list[str]]:
+    """Return the objects to compile for the touched C files, and the files that this architecture does not compile."""
+    objects, left = [], []
+    for name in sorted(names):
+        if not name.endswith(".c") or not (tree / name).is_file():
+            continue
+        foreign = name.startswith("arch/") and not name.startswith(f"arch/{source_arch}/")
+        if foreign or name.startswith(("tools/", "samples/", "Documentation/", "scripts/", "usr/")):
+            left.append(name)
+        else:
+            objects.append(f"{name[:-2]}.o")
+    return objects, left
