@@ -13,7 +13,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#ifndef JOB_FOLDER
 #define JOB_FOLDER "/run/cloison"
+#endif
 #define JOB_MAGIC "cloison-job"	/* name of the first member of a job disk */
 #define ID_SIZE 96		/* longest identifier of a check, with its NUL */
 #define RESULT_SIZE 16384	/* longest answer of the runner, with its NUL */

@@ -14,9 +14,12 @@
 #include "init.h"
 
 /* Second (and third) disks: UML, virtio, ATA and SCSI, Xen. */
-static const char *const candidates[] = {
-	"/dev/ubdb", "/dev/vdb", "/dev/sdb", "/dev/hdb", "/dev/xvdb", "/dev/ubdc", "/dev/vdc", "/dev/sdc",
-};
+#ifndef JOB_DISKS
+#define JOB_DISKS \
+	"/dev/ubdb", "/dev/vdb", "/dev/sdb", "/dev/hdb", "/dev/xvdb", "/dev/ubdc", "/dev/vdc", "/dev/sdc"
+#endif
+
+static const char *const candidates[] = { JOB_DISKS };
 
 struct member {
 	char name[257];

@@ -135,7 +135,7 @@ class Judge:
             self.fault = Ending(Outcome.WRONG_KERNEL, problem)
 
     def _hear_begin(self, fields: dict[str, Any]) -> None:
-        name = fields.get("id")
+        name = str(fields.get("id"))
         wanted = next((check for check in self.expected.plan if self.results[check.id].status == "not_reported"), None)
         if self.current is not None:
             self._refuse(f"{name} begins while {self.current.id} has not ended")
@@ -148,7 +148,7 @@ class Judge:
             self.results[wanted.id] = CheckResult(wanted.id, "not_reported", detail="began and never ended")
 
     def _hear_end(self, fields: dict[str, Any]) -> None:
-        name, check = fields.get("id"), self.current
+        name, check = str(fields.get("id")), self.current
         if name not in self.results:
             self._refuse(f"unknown check {name!r}")
         elif check is None or name != check.id:

@@ -89,7 +89,7 @@ class Stream:
             raise StreamFaultError(f"line {self.lines} carries number {int(number)}: lines are missing or repeated")
         try:
             fields = json.loads(body, object_pairs_hook=_no_duplicates)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise StreamFaultError(f"line {self.lines} holds no JSON") from None
         kind = fields.pop("t", None)
         if not isinstance(kind, str):

@@ -27,6 +27,7 @@ from cloison_forge.machine.protocol import Stream
 
 _PR_SET_PDEATHSIG = 1
 _AFTER_PANIC = 3.0
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -100,19 +101,25 @@ class Supervisor:
         begun = time.monotonic()
         with contextlib.ExitStack() as closing:
             closing.callback(os.close, channel_in)
+            outgoing = closing.enter_context(os.fdopen(channel_out, "wb"))
             closing.callback(self._selector.close)
             for end in (ours, theirs):
                 if end is not None:
                     closing.enter_context(end)
+            # A signal must not fall between the start of the machine and the moment it is known here.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
             try:
                 process, command = self._start(wires)
                 begun = self._stage_begun = time.monotonic()
-            finally:
-                os.close(channel_out)
-            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                outgoing.close()
+                if theirs is not None:
+                    theirs.close()
                 ending = self._watch(process, channel_in, ours, closing)
             finally:
-                _end(process)
+                if process is not None:
+                    _end(process)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         took = time.monotonic() - begun
         ready = None if self._ready is None else self._ready - begun
         accelerator = self.spec.accelerator
@@ -313,6 +320,7 @@ class Supervisor:
 
 def _die_with_parent() -> None:
     """Make the kernel kill the machine's program when this process dies (runs in the child)."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
