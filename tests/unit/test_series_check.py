@@ -13,7 +13,7 @@ from tests.unit.series_fakes import EXIT, FORK, LINE, Bench, FakeTree
 from cloison_forge.core import lines
 from cloison_forge.core.errors import CheckError, UsageError
 from cloison_forge.core.paths import Project
-from cloison_forge.series import api, building, checking, lint, rules
+from cloison_forge.series import api, bisecting, building, checking, lint, rules
 from cloison_forge.series.building import Config, Workshop
 from cloison_forge.series.findings import FAILED, PASSED, SKIPPED, Check, Finding, Report, policy
 
@@ -35,7 +35,7 @@ done
 # As kbuild: works in O=, compiles ../src/FILE.c; W=1 adds warnings, C=2 runs a checker first.
 MAKEFILE = """
 MAKEFLAGS += -rR
-goals := olddefconfig prepare linux $(filter %.o,$(MAKECMDGOALS))
+goals := olddefconfig prepare linux $(filter %.o %/,$(MAKECMDGOALS))
 .PHONY: $(goals)
 $(goals):
 \t@sh scripts/build.sh "$@" "$(O)" "$(CC)" "$(KCFLAGS)" "$(W)" "$(C)"
@@ -44,7 +44,7 @@ BUILD = """
 target=$1 cc=$3 flags=$4 checker=$6
 [ -z "$5" ] || flags="$flags -Wextra -Wunused"
 cd "$2" || exit 1
-if grep -qs '^CONFIG_VSERVER=y' .config; then flags="$flags -DCONFIG_VSERVER"; fi
+if grep -qs '^CONFIG_VSERVER=y' .config; then on=y flags="$flags -DCONFIG_VSERVER"; fi
 one() {
     mkdir -p "$(dirname "$1")"
     [ -z "$checker" ] || sed -n "/SPARSE/{s|.*|../src/$1.c:7:1: warning: context imbalance|p}" "../src/$1.c"
@@ -52,6 +52,7 @@ one() {
 }
 case $target in
 *.o) one "${target%.o}" ;;
+*/) [ "$on" != y ] || for file in $(cd ../src && find "$target" -name '*.c'); do one "${file%.c}" || exit 1; done ;;
 linux) for file in $(cd ../src && find kernel -name '*.c'); do one "${file%.c}" || exit 1; done ;;
 esac
 """
@@ -61,7 +62,7 @@ esac
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     project = Project(root=tmp_path, cache=tmp_path / "cache")
     monkeypatch.setattr(api, "project", lambda: project)
-    monkeypatch.setattr(building, "project", lambda: project)
+    monkeypatch.setattr(bisecting, "project", lambda: project)
     monkeypatch.setattr(lines, "load", lambda: {"6.12": LINE})
     monkeypatch.delenv("CLOISON_BUILD", raising=False)
     monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "ccache"))
@@ -293,23 +294,69 @@ def workshop(bench: Bench) -> tuple[Workshop, Config]:
     return shop, Config(config, "um", "uml")
 
 
-def test_each_patch_is_built_on_and_off_and_remembered(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.standard()
-    bench.add("common/off.patch", {"kernel/vserver/off.c": "#ifndef CONFIG_VSERVER\nint off = missing;\n#endif\n"})
-    bench.add("common/mend.patch", {"kernel/vserver/off.c": "int off;\n"})
-    bench.add("common/on.patch", {"kernel/vserver/on.c": "#ifdef CONFIG_VSERVER\n#error on\n#endif\n"})
+def build_all(bench: Bench, *, full: bool = False) -> list[tuple[str, str]]:
     shop, config = workshop(bench)
-    found = building.each_patch(shop, api.series_of(LINE), config)
-    assert [(f.where, f.text.split(":")[0]) for f in found] == [
-        ("common/off.patch", "does not build with VSERVER off"),
-        ("common/on.patch", "does not build with VSERVER on"),
-    ]
-    assert "missing" in found[0].text
-    capsys.readouterr()
-    again = building.each_patch(shop, api.series_of(LINE), config)
-    assert [f.where for f in again] == [f.where for f in found]
-    assert capsys.readouterr().err.count("…") == 2  # only what failed is built again
+    found, _ = bisecting.each_patch(shop, api.series_of(LINE), config, config, full=full)
+    return [(finding.where, finding.text) for finding in found]
+
+
+def makefile(bench: Bench) -> Bench:
+    bench.add(
+        "common/make.patch", {"kernel/vserver/Makefile": "obj-y := core.o\n", "kernel/vserver/core.c": "int a;\n"}
+    )
+    return bench
+
+
+def test_each_patch_is_built_on_and_off_and_remembered(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    makefile(bench).standard()
+    assert build_all(bench) == []
+    assert capsys.readouterr().err.count(" …") == 1 + 8 + 2  # a copy; four patches on and off; the last one linked
+    assert build_all(bench) == []
+    assert " …" not in capsys.readouterr().err
+    assert build_all(bench, full=True) == []
+    assert capsys.readouterr().err.count(" …") == 6
     assert (bench.tree / "kernel/fork.c").read_text() == FORK  # the ordinary tree is left alone
+
+
+@pytest.mark.parametrize(
+    ("after", "patch", "said"),
+    [
+        ({"kernel/exit.c": EXIT + "int x = missing;\n"}, "hook-bad.patch", ["on", "off"]),
+        ({"kernel/exit.c": EXIT + "#ifndef CONFIG_VSERVER\nint x = missing;\n#endif\n"}, "hook-bad.patch", ["off"]),
+        ({"kernel/exit.c": EXIT + "#ifdef CONFIG_VSERVER\nint x = missing;\n#endif\n"}, "hook-bad.patch", ["on"]),
+        ({"kernel/vserver/core.c": "int x = missing;\n"}, "common/bad.patch", ["on"]),
+        ({"kernel/exit.c": EXIT + '#include "missing"\n'}, "hook-bad.patch", ["on", "off"]),
+    ],
+)
+def test_a_patch_that_does_not_build_is_named(
+    bench: Bench, after: dict[str, str | None], patch: str, said: list[str]
+) -> None:
+    makefile(bench)
+    good = {name: bench.files.get(name) for name in after}
+    bench.add(patch, after)
+    bench.add(patch.replace("bad", "mend"), good)
+    found = build_all(bench)
+    assert [where for where, _ in found] == [patch] * len(said)
+    for word, (_, text) in zip(said, found, strict=True):
+        assert text.startswith(f"does not build with VSERVER {word}: ../src/kernel/")
+        assert "missing" in text
+    assert build_all(bench) == found  # what failed is not remembered as good
+
+
+def test_a_function_that_comes_with_a_later_patch_is_noticed(bench: Bench) -> None:
+    makefile(bench)
+    call = "#ifdef CONFIG_VSERVER\nvoid vs_later(void);\nvoid leave(void) { vs_later(); }\n#endif\n"
+    bench.add("hook-exit.patch", {"kernel/exit.c": EXIT + call})
+    bench.add("common/later.patch", {"kernel/vserver/core.c": "int a;\nvoid vs_later(void) {}\n"})
+    assert build_all(bench) == [("hook-exit.patch", "with VSERVER on 'vs_later' is used and not defined")]
+
+
+def test_a_hook_that_is_not_compiled_to_nothing_is_noticed(bench: Bench) -> None:
+    makefile(bench)
+    bench.add("common/later.patch", {"kernel/vserver/core.c": "int a;\nvoid vs_later(void) {}\n"})
+    call = "void vs_later(void);\nvoid leave(void) { vs_later(); }\n"
+    bench.add("hook-exit.patch", {"kernel/exit.c": EXIT + call})
+    assert build_all(bench) == [("hook-exit.patch", "with VSERVER off 'vs_later' is used and not defined")]
 
 
 def test_new_warnings_are_found_and_old_ones_are_not(bench: Bench) -> None:
@@ -324,7 +371,7 @@ def test_new_warnings_are_found_and_old_ones_are_not(bench: Bench) -> None:
     sparse, compiler, looked = building.warnings(shop, api.series_of(LINE), config)
     assert [(f.where, f.text) for f in sparse] == [("kernel/vserver/new.c", "warning: context imbalance")]
     assert [(f.where, f.kind) for f in compiler] == [("kernel/vserver/new.c", "unused-variable")]
-    assert looked == "2 files; not compiled for um: arch/arm/v.c"
+    assert looked == "2 files; not compiled in uml: arch/arm/v.c"
 
 
 def test_the_copy_follows_the_source(bench: Bench) -> None:

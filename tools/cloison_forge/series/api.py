@@ -210,12 +210,14 @@ def _default_tree(line: Line) -> TreeLike:
     return source.ensure_tree(line, source.FetchOptions())
 
 
-def check(line: Line, tree: TreeLike | None = None, *, build: bool = True, json: str = "") -> Report:
+def check(
+    line: Line, tree: TreeLike | None = None, *, build: bool = True, full: bool = False, json: str = ""
+) -> Report:
     """Check the line's series and print a report; `CheckError` if something is found.
 
     `build` also builds every patch with the option on and off and compares the messages of sparse
-    and of the compiler (minutes to hours, but what has built once is remembered). `json` is a
-    path for the report, '-' for standard output.
+    and of the compiler (minutes; what has built once is remembered); `full` links the whole kernel
+    after every patch (hours). `json` is a path for the report, '-' for standard output.
     """
     from cloison_forge.core import output
     from cloison_forge.series import checking
@@ -231,7 +233,7 @@ def check(line: Line, tree: TreeLike | None = None, *, build: bool = True, json:
             placement_of(line, tree),
             policy(project().patches / "check.toml"),
         )
-        report = checking.examine(subject, _builds(line, tree) if build else None)
+        report = checking.examine(subject, _builds(line, tree, full) if build else None)
     if json:
         output.write(json, report.as_json())
     if json != "-":
@@ -242,8 +244,8 @@ def check(line: Line, tree: TreeLike | None = None, *, build: bool = True, json:
     return report
 
 
-def _builds(line: Line, tree: TreeLike) -> Builds:
-    """Configure the kernels of the check: the small one to build each patch, the full one to compare messages."""
+def _builds(line: Line, tree: TreeLike, full: bool) -> Builds:
+    """Configure the kernels of the check: the small one is linked, in the other touched files are compiled."""
     from cloison_forge.kconfig.api import configure
     from cloison_forge.series.building import Config, Workshop
     from cloison_forge.series.checking import Builds
@@ -255,4 +257,4 @@ def _builds(line: Line, tree: TreeLike) -> Builds:
         configs.append(Config(made.path, made.profile.arch, profile))
     folder = project().line(line.name)
     shop = Workshop(folder / "check", tree, placement_of(line, tree), folder / "logs")
-    return Builds(configs[0], configs[1], shop)
+    return Builds(configs[0], configs[1], shop, full)

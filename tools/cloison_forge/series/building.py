@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Does each patch build, with the option on and off; and what do sparse and gcc's W=1 say that they did not before?
+"""A copy of the tree for the checks that compile, and what sparse and gcc's W=1 say that they did not before.
 
-All of it happens in a copy of the tree and in object folders of its own, ``build/<line>/check``, so
-that the ordinary build is not disturbed. A state that has built once is remembered in the user's
-cache under everything it depends on.
+The copy and its object folders are in ``build/<line>/check``, so that the ordinary build is not
+disturbed. It moves through the states of the series as the tree itself does: by the files that differ.
 """
 
 from __future__ import annotations
@@ -11,24 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloison_forge.core import ui
-from cloison_forge.core.errors import CommandError
-from cloison_forge.core.paths import project
 from cloison_forge.core.run import require, run
-from cloison_forge.core.stage import digest_bytes, digest_file, write_json
+from cloison_forge.kconfig.tree import SOURCE_ARCH
 from cloison_forge.kernel import identity
 from cloison_forge.series import lint
-from cloison_forge.series.applying import TreeLike, key_of, put
+from cloison_forge.series.applying import TreeLike, put
 from cloison_forge.series.findings import Finding
 from cloison_forge.series.placing import Placement, copy_untouched
 from cloison_forge.series.reading import Series
-
-_SOURCE_ARCH = {"x86_64": "x86"}
-_FORMAT = "1"
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,11 @@ class Config:
     path: Path
     arch: str
     name: str
+
+    @property
+    def source_arch(self) -> str:
+        """The architecture's folder below arch/."""
+        return SOURCE_ARCH.get(self.arch, self.arch)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Workshop:
         obj.mkdir(parents=True, exist_ok=True)
         identity.link_source(self.tree.path, obj)
         make = identity.make_words(self.tree.path, obj, config.arch)
-        env = identity.environment(project().build)
+        env = identity.environment(self.folder.parent)
         Path(env["CCACHE_DIR"]).mkdir(parents=True, exist_ok=True)
         text = config.path.read_text(encoding="utf-8")
         _write_config(obj, text if on else _without_vserver(text))
@@ -100,93 +98,41 @@ def _without_vserver(text: str) -> str:
     return "\n".join([*kept, "# CONFIG_VSERVER is not set", ""])
 
 
-def states(series: Series) -> Iterator[Series]:
-    """Every state of the series, after one patch, two, and so on."""
-    for count in range(1, len(series.patches) + 1):
-        yield series.first(count)
-
-
-def each_patch(shop: Workshop, series: Series, config: Config) -> list[Finding]:
-    """Build every state of the series with the option on and off; return those that do not build.
-
-    States that have built before, on any checkout of this user, are not built again.
-    """
-    found: list[Finding] = []
-    total = 2 * len(series.patches)
-    for number, state in enumerate(states(series)):
-        patch = state.patches[-1]
-        for on in (True, False):
-            word = "on" if on else "off"
-            verdict = _verdict(shop, state, config, word)
-            if verdict.is_file():
-                continue
-            shop.open()
-            shop.state(state)
-            done = 2 * number + (not on)
-            log = shop.logs / f"check-{patch.slug}-{word}.log"
-            log.unlink(missing_ok=True)
-            with ui.step("check", f"{done + 1} of {total}: building {patch.name} with VSERVER {word}"):
-                text = _build(shop, config, word, log)
-            if text:
-                found.append(Finding(patch.name, f"does not build with VSERVER {word}: {text}", "build"))
-            else:
-                write_json(verdict, {"patch": patch.name, "variant": word, "builds": True})
-    return found
-
-
-def _build(shop: Workshop, config: Config, word: str, log: Path) -> str:
-    """Build one state; return an empty text or the first error."""
-    try:
-        target = identity.TARGETS[config.arch]
-        shop.make(config, f"{config.name}-{word}", [target], on=word == "on", log=log, check=True)
-    except CommandError as error:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        first = next((line for line in lines if " error: " in line or "undefined reference" in line), error.message)
-        return f"{first.splitlines()[0]} (all of it in {log})"
-    return ""
-
-
-def _verdict(shop: Workshop, state: Series, config: Config, word: str) -> Path:
-    key = digest_bytes(
-        "\0".join(
-            [_FORMAT, key_of(shop.tree, state), digest_file(config.path), identity.compiler(config.arch), word]
-        ).encode()
-    )
-    return project().cache / "verdicts" / f"builds-{key}.json"
-
-
 def warnings(shop: Workshop, series: Series, config: Config) -> tuple[list[Finding], list[Finding], str]:
     """Compile the touched files with sparse and W=1, pristine and patched.
 
     Returns what is new of sparse, what is new of the compiler, and a word on what was looked at.
     """
-    require("sparse", why="to compare its messages")
+    require("sparse", package="sparse", why="to compare its messages")
     shop.open()
-    touched = set(series.touched)
-    counts: list[tuple[lint.Messages, lint.Messages]] = []
-    detail = ""
+    touched = sorted(series.touched)
+    printed: list[tuple[str, str]] = []
     for state in (series.first(0), series):
         shop.state(state)
-        arch = _SOURCE_ARCH.get(config.arch, config.arch)
-        objects, left = lint.targets(sorted(touched), arch, shop.tree.path)
+        objects, left = lint.targets(touched, config.source_arch, shop.tree.path)
         word = f"{len(objects)} files, {'patched' if state.patches else 'pristine'}"
         with ui.step("check", f"sparse and W=1 on {word}"):
-            counts.append(_messages(shop, config, objects))
-        detail = f"{len(objects)} files" + (f"; not compiled for {config.arch}: {', '.join(left)}" if left else "")
-    (sparse_a, gcc_a), (sparse_b, gcc_b) = counts
-    return lint.new_messages(sparse_a, sparse_b, touched), lint.new_messages(gcc_a, gcc_b, touched), detail
+            printed.append(_printed(shop, config, objects))
+    sparse, gcc = (
+        lint.new_messages(_messages(printed[0][n]), _messages(printed[1][n]), set(touched)) for n in range(2)
+    )
+    left = sorted({*left, *lint.uncompiled(printed[1][1])})
+    detail = f"{len(objects)} files" + (f"; not compiled in {config.name}: {', '.join(left)}" if left else "")
+    return sparse, gcc, detail
 
 
-def _messages(shop: Workshop, config: Config, objects: list[str]) -> tuple[lint.Messages, lint.Messages]:
-    """Compile objects anew, once with gcc's extra warnings and once under sparse."""
+def _messages(text: str) -> lint.Messages:
+    return lint.messages(text.splitlines(), f"../{identity.SOURCE_LINK}/")
+
+
+def _printed(shop: Workshop, config: Config, objects: list[str]) -> tuple[str, str]:
+    """Compile objects anew, under sparse and with gcc's extra warnings; return what each run printed."""
     log = shop.logs / "check-warnings.log"
     name = f"{config.name}-lint"
     if not objects:
-        return lint.Messages(), lint.Messages()
+        return "", ""
     shop.make(config, name, ["prepare"], on=True, log=log, check=True)
-    prefix = f"../{identity.SOURCE_LINK}/"
     for file in objects:
         (shop.folder / name / "obj" / file).unlink(missing_ok=True)
-    compiled = shop.make(config, name, ["-k", "W=1", *objects], on=True, log=log, check=False)
-    checked = shop.make(config, name, ["-k", "C=2", "CHECK=sparse", *objects], on=True, log=log, check=False)
-    return lint.messages(checked.splitlines(), prefix), lint.messages(compiled.splitlines(), prefix)
+    gcc = shop.make(config, name, ["-k", "W=1", *objects], on=True, log=log, check=False)
+    return shop.make(config, name, ["-k", "C=2", "CHECK=sparse", *objects], on=True, log=log, check=False), gcc

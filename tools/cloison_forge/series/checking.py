@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cloison_forge.core import ui
 from cloison_forge.core.errors import BuildError, ForgeError
-from cloison_forge.series import building, lint, rules
+from cloison_forge.series import bisecting, building, lint, rules
 from cloison_forge.series.applying import TreeLike, scratch
 from cloison_forge.series.area import Area, open_area
 from cloison_forge.series.building import Config, Workshop
@@ -46,11 +46,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Builds:
-    """What the checks that compile need: a configuration to build, one to lint with, and a place."""
+    """What the checks that compile need: a configuration to link, one to compile touched files in, a place.
 
-    build: Config
-    lint: Config
+    `full` links the kernel after every patch and not only after the last.
+    """
+
+    whole: Config
+    touched: Config
     shop: Workshop
+    full: bool = False
 
 
 def examine(subject: Subject, builds: Builds | None) -> Report:
@@ -146,14 +150,15 @@ def _compiled(subject: Subject, builds: Builds | None) -> Iterator[Check]:
             yield Check(name, SKIPPED, "not asked for")
         return
     series = subject.series
-    found = building.each_patch(builds.shop, series, builds.build)
-    word = f"{builds.build.name}, {len(series.patches)} patches, VSERVER on and off"
+    found, left = bisecting.each_patch(builds.shop, series, builds.touched, builds.whole, full=builds.full)
+    word = f"{len(series.patches)} patches, VSERVER on and off, {builds.touched.name}; {builds.whole.name} linked"
+    word += f"; not compiled: {', '.join(left)}" if left else ""
     yield checked("builds", found, word)
     if found:
         yield Check("sparse", SKIPPED, "the series does not build")
         yield Check("compiler", SKIPPED, "the series does not build")
         return
-    sparse, compiler, looked = building.warnings(builds.shop, series, builds.lint)
+    sparse, compiler, looked = building.warnings(builds.shop, series, builds.touched)
     yield _judged(subject, "sparse", sparse, looked)
     yield _judged(subject, "compiler", compiler, f"W=1, {looked}")
 

@@ -19,7 +19,11 @@ from cloison_forge.series.fitting import Content, place
 from cloison_forge.series.reading import Series
 
 _CHECKPATCH = re.compile(r"^(?P<file>.+?):(?P<line>\d+): (?:ERROR|WARNING|CHECK):(?P<kind>[A-Z_0-9]+): (?P<text>.*)$")
-_MESSAGE = re.compile(r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? ?(?P<level>\w+): (?P<text>.*)$")
+_MESSAGE = re.compile(
+    r"^(?P<file>[^\s:][^:]*):(?P<line>\d+):(?:\d+:)? ?(?P<level>(?:fatal )?(?:warning|error)): (?P<text>.*)$"
+)
+_NO_RULE = re.compile(r"No rule to make target '([^']+\.o)'")
+_ERROR = re.compile(r" (?:fatal )?error: |undefined reference|multiple definition|^ERROR: ")
 _NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|\d+)\b")
 _DOCUMENTED = (".c", ".h")
 
@@ -80,9 +84,9 @@ def messages(lines: Iterable[str], prefix: str) -> Messages:
     found: Messages = Counter()
     for line in lines:
         match = _MESSAGE.match(line)
-        if match and match["level"].lower() in ("warning", "error"):
+        if match:
             file = match["file"].removeprefix(prefix).removeprefix("./")
-            found[file, _NUMBER.sub("N", f"{match['level'].lower()}: {match['text']}")] += 1
+            found[file, _NUMBER.sub("N", f"{match['level']}: {match['text']}")] += 1
     return found
 
 
@@ -104,6 +108,16 @@ def kind_of(text: str) -> str:
     """Return gcc's name of a warning, such as 'unused-variable', if the message ends with it."""
     match = re.search(r"\[-W(?:error=)?([\w=+-]+)\]$", text)
     return match[1] if match else ""
+
+
+def uncompiled(output: str) -> list[str]:
+    """Name the objects that make has no rule for: the configuration does not come by their folder."""
+    return sorted({match[1] for match in _NO_RULE.finditer(output)})
+
+
+def errors(output: str) -> list[str]:
+    """Return the compiler's and the linker's errors in make's output."""
+    return [line for line in output.splitlines() if _ERROR.search(line)]
 
 
 def targets(names: Sequence[str], source_arch: str, tree: Path) -> tuple[list[str], list[str]]:
