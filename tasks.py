@@ -103,14 +103,19 @@ def patch(_: Context, line: str = "6.12", variant: str = "on", offline: bool = F
     pipeline.patched(Request(line=line, variant=variant, offline=offline))
 
 
-@command("line")
-def edit(_: Context, line: str = "6.12") -> None:
+@command(
+    "line",
+    add="files of the kernel that no patch touches yet, separated by commas",
+    fresh="open a new area from the series; the old one is moved aside",
+)
+def edit(_: Context, line: str = "6.12", add: str = "", fresh: bool = False) -> None:
     """Open a git work area: the files that the series touches, one commit a patch."""
     from cloison_forge import pipeline
     from cloison_forge.series import api
 
     request = Request(line=line)
-    api.edit(request.kernel_line, pipeline.tree(request))
+    files = [name for name in add.split(",") if name]
+    api.edit(request.kernel_line, pipeline.tree(request), add=files, fresh=fresh)
 
 
 @command("line")
@@ -121,12 +126,17 @@ def export(_: Context, line: str = "6.12") -> None:
     api.export(Request(line=line).kernel_line)
 
 
-@command("line", "json", build="also build each patch with the option on and off, and compare warnings (long)")
-def check(_: Context, line: str = "6.12", build: bool = True, json: str = "") -> None:
+@command(
+    "line",
+    "json",
+    build="also build each patch with the option on and off, and compare warnings (long)",
+    full="link the whole kernel after every patch, not only after the last (hours)",
+)
+def check(_: Context, line: str = "6.12", build: bool = True, full: bool = False, json: str = "") -> None:
     """Check the series: fuzz 0, offset 0, rules, builds, warnings, footprint."""
     from cloison_forge.series import api
 
-    api.check(Request(line=line).kernel_line, build=build, json=json)
+    api.check(Request(line=line).kernel_line, build=build, full=full, json=json)
 
 
 @command("line", "profile", "variant", "offline")

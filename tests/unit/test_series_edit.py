@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.unit.series_fakes import EXIT, FORK, LINE, Bench, FakeTree, diff
 
+from cloison_forge import clean
 from cloison_forge.core import lines
 from cloison_forge.core.errors import BuildError, UsageError
 from cloison_forge.core.paths import Project
@@ -420,3 +421,22 @@ def test_a_message_that_git_would_cut_is_noticed_not_written(bench: Bench) -> No
     with pytest.raises(BuildError):
         export(bench)
     assert patches(bench) == before
+
+
+def test_clean_keeps_work_that_is_nowhere_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clean, "project", lambda: Project(root=bench.root, cache=bench.root / "cache"))
+    build = bench.root / "build"
+    normal(bench)
+    api.apply(LINE, FakeTree(bench.tree))
+    (bench.tree / "kernel/fork.c").write_text("by hand")
+    api.apply(LINE, FakeTree(bench.tree))
+    area = edit(bench).path
+    (area / "kernel/fork.c").write_text("uncommitted")
+    clean.clean(line="6.12")
+    assert (area / "kernel/fork.c").read_text() == "uncommitted"
+    assert [path.read_text() for path in (build / "6.12").rglob("changed-by-hand/*/kernel/fork.c")] == ["by hand"]
+    assert not (build / "6.12/source").exists()
+    git(area, "checkout", "-q", ".")
+    shutil.rmtree(build / "6.12/changed-by-hand")
+    clean.clean()
+    assert not build.exists()

@@ -35,7 +35,9 @@ def plan(*, everything: bool, line: str = "") -> list[Removal]:
 
 
 def clean(*, everything: bool = False, line: str = "", dry_run: bool = False) -> None:
-    """Remove the outputs, waiting for other processes that use them."""
+    """Remove the outputs, waiting for other processes that use them; work on patches that is nowhere else stays."""
+    from cloison_forge.series.area import unexported
+
     removals = plan(everything=everything, line=line)
     if not removals:
         ui.note("clean", "nothing to remove")
@@ -44,7 +46,20 @@ def clean(*, everything: bool = False, line: str = "", dry_run: bool = False) ->
         ui.note("clean", f"{'would remove' if dry_run else 'removing'} {text}")
         if not dry_run:
             with locked(removal.path, "the build folder"):
-                shutil.rmtree(removal.path)
+                _remove(removal.path, unexported(removal.path))
+
+
+def _remove(path: Path, keep: set[Path]) -> None:
+    """Remove a folder, all but the folders in `keep`."""
+    if path in keep:
+        ui.note("clean", f"kept {path}: it holds work on patches that is not exported; remove it yourself")
+    elif any(path in kept.parents for kept in keep):
+        for child in path.iterdir():
+            _remove(child, keep)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _size(folder: Path) -> int:

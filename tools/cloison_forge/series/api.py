@@ -16,7 +16,7 @@ from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
 from cloison_forge.core.stage import Stage, digest_bytes
 from cloison_forge.series.applying import TreeLike, one_line_errors, put, report, scratch
-from cloison_forge.series.area import Area, AreaRecord, Edited
+from cloison_forge.series.area import CHANGED_BY_HAND, Area, AreaRecord, Edited
 from cloison_forge.series.editing import edit_series
 from cloison_forge.series.exporting import area_series, prove, write_queue, write_series
 from cloison_forge.series.findings import FAILED, Report, policy
@@ -85,11 +85,11 @@ def apply(line: Line, tree: TreeLike, *, variant: str = "on") -> Applied:
         raise UsageError(f"no variant '{variant}'", hint=f"variants: {', '.join(VARIANTS)}")
     folder = project().line(line.name)
     begun = time.monotonic()
-    with locked(folder / "series", f"the source tree of {line.name}"), one_line_errors("patch"):
+    with locked(folder / ".series", f"the source tree of {line.name}"), one_line_errors("patch"):
         if variant == "absent":
             return _absent(line, tree)
         series = series_of(line)
-        rescue = folder / "changed-by-hand" / time.strftime("%Y%m%d-%H%M%S")
+        rescue = folder / CHANGED_BY_HAND / time.strftime("%Y%m%d-%H%M%S")
         outcome = put(tree, series, placement_of(line, tree), rescue=rescue)
     report("patch", outcome, series, begun)
     return Applied(tree.path, outcome.key, series.names, variant, series.digest, outcome.offsets)
@@ -99,9 +99,9 @@ def revert(line: Line, tree: TreeLike) -> Applied:
     """Give every touched file of the line's tree its original content again."""
     folder = project().line(line.name)
     begun = time.monotonic()
-    with locked(folder / "series", f"the source tree of {line.name}"), one_line_errors("patch"):
+    with locked(folder / ".series", f"the source tree of {line.name}"), one_line_errors("patch"):
         empty = series_of(line).first(0)
-        rescue = folder / "changed-by-hand" / time.strftime("%Y%m%d-%H%M%S")
+        rescue = folder / CHANGED_BY_HAND / time.strftime("%Y%m%d-%H%M%S")
         outcome = put(tree, empty, placement_of(line, tree), rescue=rescue)
     report("patch", outcome, empty, begun)
     return Applied(tree.path, outcome.key, (), "on", empty.digest)
@@ -131,7 +131,7 @@ def edit(line: Line, tree: TreeLike, *, add: Sequence[str] = (), fresh: bool = F
     stops there with conflict markers in the files. Work that is not exported is never lost:
     with `fresh` the old area is moved aside.
     """
-    with locked(project().line(line.name) / "series", f"the source tree of {line.name}"), one_line_errors("edit"):
+    with locked(project().line(line.name) / ".series", f"the source tree of {line.name}"), one_line_errors("edit"):
         return edit_series(area_of(line), series_of(line), tree, placement_of(line, tree), add=add, fresh=fresh)
 
 
@@ -145,7 +145,7 @@ def export(line: Line, tree: TreeLike | None = None) -> Exported:
         edited = edit(line, tree or _default_tree(line))
         if edited.stopped_at:
             raise BuildError(f"{edited.stopped_at} does not fit", hint=f"resolve it in {area.path}, then export again")
-    with locked(project().line(line.name) / "series", f"the source tree of {line.name}"), one_line_errors("export"):
+    with locked(project().line(line.name) / ".series", f"the source tree of {line.name}"), one_line_errors("export"):
         return _export(line, area)
 
 

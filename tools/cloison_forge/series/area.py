@@ -25,6 +25,7 @@ from cloison_forge.series.fitting import Content, place
 from cloison_forge.series.reading import Patch, Series
 
 BASE = "base"
+CHANGED_BY_HAND = "changed-by-hand"
 NOTES = "refs/notes/cloison"
 _RECORD = "cloison.json"
 _AM = ["am", "--keep-cr", "--keep-non-patch", "--no-scissors", "--whitespace=nowarn", "--committer-date-is-author-date"]
@@ -263,6 +264,22 @@ def set_aside(area: Area) -> Path:
 def remove(area: Area) -> None:
     """Remove an area in which nothing is lost."""
     shutil.rmtree(area.path)
+
+
+def unexported(folder: Path) -> set[Path]:
+    """Return what in ``build/`` or ``build/<line>/`` is work of the user that is nowhere else.
+
+    That is an area with changes that are not exported, one that was moved aside, and files that
+    somebody changed by hand in the tree.
+    """
+    found: set[Path] = set()
+    for base in (folder, *(path for path in folder.glob("*") if path.is_dir())):
+        found.update(base.glob("edit-*"))
+        found.update(base.glob(CHANGED_BY_HAND))
+        area = Area(base / "edit")
+        if area.path.is_dir() and not (area.exists and area.head == area.record().head and not area.dirty):
+            found.add(area.path)
+    return found
 
 
 def tree_paths(names: Iterable[str]) -> list[str]:
