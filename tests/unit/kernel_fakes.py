@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 KCONFIG = """\
@@ -166,9 +165,17 @@ def make_tree(folder: Path) -> FakeTree:
     return FakeTree(folder)
 
 
-def line(name: str = "6.12") -> Any:
+@dataclass(frozen=True)
+class FakeLine:
     """A kernel line that needs no kernels.toml."""
-    return SimpleNamespace(name=name)
+
+    name: str = "6.12"
+    package_version: str = "6.12.1-1"
+
+
+def line() -> Any:
+    """Return the fake kernel line."""
+    return FakeLine()
 
 
 def write_profile(root: Path, name: str = "vm", fragment: str = "CONFIG_NET=y\n", **keys: str) -> Path:

@@ -14,12 +14,15 @@ from tests.unit.kernel_fakes import FakeTree, checkout, line, make_tree, write_p
 from cloison_forge.core.errors import BuildError, UsageError
 from cloison_forge.core.paths import project
 from cloison_forge.kconfig import api
+from cloison_forge.kconfig.distro import distro_config
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    distro_config.cache_clear()
     yield checkout(tmp_path, monkeypatch)
     project.cache_clear()
+    distro_config.cache_clear()
 
 
 @pytest.fixture
@@ -175,6 +178,14 @@ def test_olddefconfig_on_top_of_the_distributions_file(
     assert "CONFIG_NET=y" in text
     assert "# CONFIG_INET is not set" in text
     assert os.environ.get("KCONFIG_CONFIG") is None
+
+
+def test_what_the_base_loses_is_recorded(root: Path, tree: FakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = root / "debian.config"
+    base.write_text("CONFIG_INET=y\nCONFIG_COUNT=7\n")
+    monkeypatch.setenv("CLOISON_DISTRO_CONFIG", str(base))
+    write_profile(root, fragment="# CONFIG_NET is not set\n", base="distro")
+    assert json.loads(configure(tree).audit.read_text())["base_changes"] == ["INET: y became n"]
 
 
 def test_explain_tells_value_place_needs_and_selectors(

@@ -76,7 +76,7 @@ def configure(line: Line, applied: PatchedTree, profile: str, variant: str = "on
         "request": digest_bytes(render(request.values()).encode()),
         "waivers": digest_bytes(repr([(s.symbol, s.waiver, s.waiver_profiles) for s in request.values()]).encode()),
         "arch": chosen.arch,
-        "base": f"{chosen.base} {base_digest(chosen, line.name)}",
+        "base": f"{chosen.base} {base_digest(chosen, line)}",
         "compiler": compiler(chosen.arch),
     }
     with locked(out.parent, f"the configuration of {profile}"):
@@ -140,15 +140,20 @@ def _make(
             asked.write_text(render(request.values()), encoding="utf-8")
             tool = out.parent / (".tool-absent" if variant == "absent" else ".tool")
             log = out.parent.parent / "logs" / "kconfig.log"
-            resolve(applied.path, tool, profile, asked, config, line.name, log)
+            base = resolve(applied.path, tool, profile, asked, config, line, log)
             (folder / ".config.old").unlink(missing_ok=True)
             tree.load_values(kconf, config)
-            result = audits.compare(request, read_config(config.read_text(encoding="utf-8")), profile.lineage, kconf)
+            result = audits.compare(
+                request, read_config(config.read_text(encoding="utf-8")), profile.lineage, kconf, read_config(base)
+            )
             write_json(folder / "audit.json", result.as_json())
             if result.losses:
                 shutil.copyfile(config, rejected(out))
             audits.require_whole(result, profile.name)
             rejected(out).unlink(missing_ok=True)
+            if result.base_changes:
+                count, where = len(result.base_changes), out / "audit.json"
+                ui.note("kconfig", f"{count} settings of the base came out differently, see {where}")
             for stale in result.stale:
                 ui.warn(f"the waiver of {stale} is not needed any more")
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloison_forge.core.errors import BuildError, UsageError
@@ -34,13 +34,17 @@ class Loss:
 
 @dataclass(frozen=True)
 class Audit:
-    """The comparison: `losses` that fail it, those `waived`, and `stale` waivers that were not needed."""
+    """The comparison: `losses` that fail it, those `waived`, and `stale` waivers that were not needed.
+
+    `base_changes` names what a distribution's own file sets and this kernel or compiler does not take; it
+    fails nothing, since no fragment asks for it.
+    """
 
     losses: tuple[Loss, ...] = ()
     waived: tuple[Loss, ...] = ()
     stale: tuple[str, ...] = ()
     asked: int = 0
-    files: tuple[str, ...] = field(default=(), repr=False)
+    base_changes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Return the audit for ``audit.json``."""
@@ -50,7 +54,7 @@ class Audit:
             "losses": [asdict(loss) for loss in self.losses],
             "waived": [asdict(loss) for loss in self.waived],
             "stale_waivers": list(self.stale),
-            "kconfig_files": list(self.files),
+            "base_changes": list(self.base_changes),
         }
 
 
@@ -67,7 +71,13 @@ def check_names(request: Mapping[str, Setting], kconf: Any) -> None:
     raise UsageError(f"no such symbol in this kernel: {'; '.join(texts)}", hint=hint)
 
 
-def compare(request: Mapping[str, Setting], result: Mapping[str, str], profiles: Collection[str], kconf: Any) -> Audit:
+def compare(
+    request: Mapping[str, Setting],
+    result: Mapping[str, str],
+    profiles: Collection[str],
+    kconf: Any,
+    base: Mapping[str, str] | None = None,
+) -> Audit:
     """Compare the request with the resolved ``.config``.
 
     `profiles` is the lineage of the profile, for waivers; `kconf` holds the resolved values.
@@ -84,7 +94,12 @@ def compare(request: Mapping[str, Setting], result: Mapping[str, str], profiles:
         reason = why(setting, kconf, request)
         loss = Loss(setting.symbol, setting.value, got, setting.place, reason, setting.waiver)
         (waived if setting.waived_in(profiles) else losses).append(loss)
-    return Audit(tuple(losses), tuple(waived), tuple(stale), len(request))
+    changes = [
+        f"{symbol}: {value} became {result.get(symbol, 'n')}"
+        for symbol, value in (base or {}).items()
+        if value != "n" and symbol not in request and result.get(symbol, "n") != value and symbol in kconf.syms
+    ]
+    return Audit(tuple(losses), tuple(waived), tuple(stale), len(request), tuple(changes))
 
 
 def require_whole(audit: Audit, profile: str) -> None:

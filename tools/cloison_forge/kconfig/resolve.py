@@ -7,22 +7,23 @@ from pathlib import Path
 
 from cloison_forge.core.errors import UsageError
 from cloison_forge.core.run import run
-from cloison_forge.kconfig.distro import distro_config
+from cloison_forge.kconfig.distro import LineLike, distro_config
 from cloison_forge.kconfig.profiles import Profile
 from cloison_forge.kconfig.tree import cross_prefix
 
 BASES = ("allnoconfig", "defconfig", "distro")
 
 
-def base_digest(profile: Profile, version: str) -> str:
+def base_digest(profile: Profile, line: LineLike) -> str:
     """Return what the base of a profile depends on beyond the tree: the distribution's file, or nothing."""
-    return distro_config(version, profile.arch).sha256 if profile.base == "distro" else ""
+    return distro_config(line, profile.arch).sha256 if profile.base == "distro" else ""
 
 
-def resolve(tree: Path, tool: Path, profile: Profile, request: Path, config: Path, version: str, log: Path) -> None:
+def resolve(tree: Path, tool: Path, profile: Profile, request: Path, config: Path, line: LineLike, log: Path) -> str:
     """Write `config`, the complete configuration that `request` and the base of the profile lead to.
 
-    `tool` is an object folder in which the kernel's ``conf`` program is compiled once.
+    It returns the text of the base, empty for allnoconfig. `tool` is an object folder in which the
+    kernel's ``conf`` program is compiled once.
     """
     if profile.base not in BASES:
         raise UsageError(f"profile {profile.name}: no base '{profile.base}'", hint=f"bases: {', '.join(BASES)}")
@@ -37,11 +38,12 @@ def resolve(tree: Path, tool: Path, profile: Profile, request: Path, config: Pat
 
     if profile.base == "allnoconfig":
         make("allnoconfig", KCONFIG_ALLCONFIG=str(request))
-        return
+        return ""
     if profile.base == "defconfig":
         make("defconfig")
         base = config.read_text(encoding="utf-8")
     else:
-        base = distro_config(version, profile.arch).text
+        base = distro_config(line, profile.arch).text
     config.write_text(base + "\n" + request.read_text(encoding="utf-8"), encoding="utf-8")
     make("olddefconfig")
+    return base

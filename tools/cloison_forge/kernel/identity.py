@@ -57,6 +57,7 @@ def environment(folder: Path) -> dict[str, str]:
         "CCACHE_BASEDIR": str(folder),
         "CCACHE_NOHASHDIR": "1",
         "CCACHE_DEPEND": "1",
+        "CCACHE_INODECACHE": "1",
         "CCACHE_COMPILERCHECK": "content",
     }
 
