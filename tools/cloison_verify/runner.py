@@ -18,7 +18,8 @@ from typing import NoReturn
 
 from cloison_verify import catalogue
 from cloison_verify.catalogue import Check, Instead, KernelWithout, Probe, SameContext
-from cloison_verify.scene import Contexts, NoContexts, Placement, Scene, SceneError, Seen
+from cloison_verify.contexts import CompanionContexts
+from cloison_verify.scene import Contexts, Placement, Scene, SceneError, Seen
 
 PID1 = 3
 PARAMETERS = Path("/run/cloison/parameters.json")
@@ -41,23 +42,19 @@ class Parameters:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def default_contexts() -> Contexts:
-    """Return the way to make contexts on this system."""
-    return NoContexts()
-
-
 def _play(probe: Probe, placement: Placement, contexts: Contexts) -> Seen:
     """Run a probe in a scene of its own. A broken scene or probe is seen as what it is, never as a result."""
     scene = Scene(placement, contexts)
     try:
-        return probe(scene)
+        try:
+            return probe(scene)
+        finally:
+            scene.close()
     except SceneError as error:
         return Seen(f"broken scene: {error}")
     except Exception as error:
         traceback.print_exc()
         return Seen(f"broken probe: {type(error).__name__}: {error}")
-    finally:
-        scene.close()
 
 
 def _verdict(seen: Seen, expected: tuple[str, ...]) -> str:
@@ -109,7 +106,7 @@ def _child(check: Check, role: str, group: str, answer: int) -> NoReturn:
         os.setsid()
         if group != "-":
             Path(group, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
-        body = json.dumps(perform(check, role, default_contexts()))
+        body = json.dumps(perform(check, role, CompanionContexts()))
         os.write(answer, body.encode("ascii") + b"\n")
     except BaseException:
         traceback.print_exc()

@@ -62,21 +62,6 @@ class Contexts(Protocol):
         """End every process of the context and the context itself."""
 
 
-class NoContexts:
-    """For kernels whose series has no context objects: a check that needs one fails and says so."""
-
-    def create(self) -> int:
-        """Fail."""
-        raise SceneError("this build of the checks has no way to make a context")
-
-    def enter(self, xid: int) -> None:
-        """Fail."""
-        raise SceneError(f"this build of the checks has no way to enter context {xid}")
-
-    def destroy(self, xid: int) -> None:
-        """Have nothing to do."""
-
-
 class Link:
     """One end of a conversation between two processes: short texts, and descriptors if wanted."""
 
@@ -200,10 +185,11 @@ class Scene:
             body(link)
             _wait(link)
         except BaseException as error:
-            traceback.print_exc()
             with contextlib.suppress(OSError):
                 link.send(f"!\n{type(error).__name__}: {error}")
-        os._exit(0)
+            traceback.print_exc()
+        finally:
+            os._exit(0)  # whatever happened: an actor never goes on as a copy of the probe
 
 
 def _wait(_link: Link) -> None:
