@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -232,6 +234,31 @@ def test_an_interrupted_move_is_finished_by_the_next_run(
     api.revert(LINE, FakeTree(bench.tree))
     assert (bench.tree / "kernel/fork.c").read_text() == FORK
     assert (bench.tree / "kernel/exit.c").read_text() == EXIT
+
+
+def test_what_a_killed_run_left_behind_is_swept_away(bench: Bench) -> None:
+    """A real kill in the middle of the move: no half file, no scratch folder, and the next run finishes."""
+    bench.standard()
+    code = (
+        "import os, sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from pathlib import Path; from tests.unit.series_fakes import LINE, FakeTree\n"
+        "from cloison_forge.core.paths import Project; from cloison_forge.series import api, placing\n"
+        "root = Path(sys.argv[3]); api.project = lambda: Project(root, root / 'cache')\n"
+        "real = Path.replace\n"
+        "def replace(self, target):\n"
+        "    if self.name.startswith('.fork.c.') and 'pristine' not in self.parts: os.kill(os.getpid(), 9)\n"
+        "    return real(self, target)\n"
+        "Path.replace = replace\n"
+        "api.apply(LINE, FakeTree(root / 'build/6.12/source'))\n"
+    )
+    repository = Path(__file__).resolve().parents[2]
+    words = [sys.executable, "-c", code, str(repository), str(repository / "tools"), str(bench.root)]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == -9
+    assert list((bench.tree / "kernel").glob(".fork.c.*"))
+    (bench.tree.parent / ".series.killed").mkdir()
+    go(bench)
+    assert {name: text for name, (text, _) in bench.snapshot().items()} == bench.files
+    assert not list(bench.tree.parent.glob(".series.*"))
 
 
 def test_an_interrupted_revert_can_become_an_apply(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from cloison_forge.core.lines import Line
 from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
 from cloison_forge.core.stage import Stage, digest_bytes
-from cloison_forge.series.applying import TreeLike, one_line_errors, put, report, scratch
+from cloison_forge.series.applying import TreeLike, one_line_errors, put, report, scratch, sweep
 from cloison_forge.series.area import CHANGED_BY_HAND, Area, AreaRecord, Edited
 from cloison_forge.series.editing import edit_series
 from cloison_forge.series.exporting import area_series, prove, write_queue, write_series
@@ -86,6 +86,7 @@ def apply(line: Line, tree: TreeLike, *, variant: str = "on") -> Applied:
     folder = project().line(line.name)
     begun = time.monotonic()
     with locked(folder / ".series", f"the source tree of {line.name}"), one_line_errors("patch"):
+        sweep(folder, ".series.", ".absent.")
         if variant == "absent":
             return _absent(line, tree)
         series = series_of(line)

@@ -91,6 +91,13 @@ def scratch(parent: Path) -> Iterator[Path]:
         clear(folder)
 
 
+def sweep(parent: Path, *prefixes: str) -> None:
+    """Remove folders that a killed run left behind; the caller holds the lock of whoever makes them."""
+    for prefix in prefixes:
+        for folder in parent.glob(f"{prefix}*"):
+            clear(folder)
+
+
 @contextmanager
 def one_line_errors(what: str) -> Iterator[None]:
     """Turn a failure of the file system into one clear line."""
@@ -120,4 +127,4 @@ def report(stage: str, outcome: Outcome, series: Series, begun: float) -> None:
     )
 
 
-__all__ = ["Fit", "Outcome", "TreeLike", "key_of", "one_line_errors", "put", "report", "scratch"]
+__all__ = ["Fit", "Outcome", "TreeLike", "key_of", "one_line_errors", "put", "report", "scratch", "sweep"]

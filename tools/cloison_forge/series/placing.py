@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +112,8 @@ class Placement:
         if not before.files and not before.key:
             shutil.rmtree(self.pristine, ignore_errors=True)
         originals = self.originals(sorted({*before.files, *wanted}))
+        if not before.finished:
+            self._sweep(originals)
         records = {name: _record(what) for name, what in originals.items()}
         self._save(originals, before)
         self._rescue(before, keep)
@@ -122,6 +124,12 @@ class Placement:
         self._write(State(key, True, final, details))
         self._forget(set(originals) - set(wanted))
         return changed
+
+    def _sweep(self, names: Iterable[str]) -> None:
+        """Remove what a killed run was writing beside the files of `names`."""
+        for path in (base / name for name in names for base in (self.tree, self.pristine)):
+            for stray in path.parent.glob(f".{path.name}.????????"):
+                stray.unlink()
 
     def _save(self, originals: Mapping[str, Content | None], before: State) -> None:
         """Keep the originals of files that the series did not touch until now."""
