@@ -67,6 +67,8 @@ def test_without_network_an_installed_kernel_serves_and_without_that_the_hint_sa
     with pytest.raises(UsageError, match="no network") as caught:
         distro.distro_config(line(), "x86_64", root)
     assert "apt-get install linux-config-6.12" in caught.value.hint
+    with pytest.raises(UsageError, match="--offline: the cache holds no linux-config"):
+        distro.distro_config(line(), "x86_64", root, offline=True)
     (root / "boot").mkdir()
     (root / "boot" / "config-6.12.3-amd64").write_text("CONFIG_C=y\n")
     (root / "boot" / "config-6.1.0-amd64").write_text("CONFIG_OLD=y\n")

@@ -60,10 +60,13 @@ def folder_name(profile: str, variant: str) -> str:
     return profile if variant == "on" else f"{profile}-{variant}"
 
 
-def configure(line: Line, applied: PatchedTree, profile: str, variant: str = "on") -> Configured:
+def configure(
+    line: Line, applied: PatchedTree, profile: str, variant: str = "on", *, offline: bool = False
+) -> Configured:
     """Make the configuration of a profile, or find it made; a setting that was lost raises `BuildError`.
 
-    A change in the tree that touches no Kconfig file does not resolve again.
+    A change in the tree that touches no Kconfig file does not resolve again. `offline` forbids to
+    download the distribution's configuration.
     """
     from cloison_forge.kconfig.resolve import base_digest
     from cloison_forge.kernel.identity import compiler
@@ -76,7 +79,7 @@ def configure(line: Line, applied: PatchedTree, profile: str, variant: str = "on
         "request": digest_bytes(render(request.values()).encode()),
         "waivers": digest_bytes(repr([(s.symbol, s.waiver, s.waiver_profiles) for s in request.values()]).encode()),
         "arch": chosen.arch,
-        "base": f"{chosen.base} {base_digest(chosen, line)}",
+        "base": f"{chosen.base} {base_digest(chosen, line, offline=offline)}",
         "compiler": compiler(chosen.arch),
     }
     with locked(out.parent, f"the configuration of {profile}"):

@@ -80,7 +80,7 @@ def booted(line: str, arch: str, root: Path = Path("/")) -> list[Path]:
 
 
 @lru_cache
-def distro_config(line: LineLike, arch: str, root: Path = Path("/")) -> DistroConfig:
+def distro_config(line: LineLike, arch: str, root: Path = Path("/"), *, offline: bool = False) -> DistroConfig:
     """Find and read the distribution's configuration of a kernel line; `UsageError` says what to do without one."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
@@ -91,7 +91,7 @@ def distro_config(line: LineLike, arch: str, root: Path = Path("/")) -> DistroCo
     if installed.is_file():
         return read(installed, f"installed package linux-config-{line.name}")
     try:
-        return _downloaded(line, arch)
+        return _downloaded(line, arch, offline)
     except ForgeError as error:
         kernels = booted(line.name, arch, root)
         if kernels:
@@ -103,10 +103,10 @@ def distro_config(line: LineLike, arch: str, root: Path = Path("/")) -> DistroCo
         ) from None
 
 
-def _downloaded(line: LineLike, arch: str) -> DistroConfig:
+def _downloaded(line: LineLike, arch: str, offline: bool) -> DistroConfig:
     """Take the configuration from the cache, or bring Debian's package: the pinned version, else the newest."""
     from cloison_forge.source.apt import PrivateApt
-    from cloison_forge.source.model import NotOfferedError
+    from cloison_forge.source.model import NotOfferedError, UnreachableError
 
     folder = project().downloads / "config"
     package = f"linux-config-{line.name}"
@@ -116,6 +116,8 @@ def _downloaded(line: LineLike, arch: str) -> DistroConfig:
         if kept:
             best = pinned if pinned in kept else kept[-1]
             return read(best, best.name)
+        if offline:
+            raise UnreachableError(f"--offline: the cache holds no {package}")
         apt = PrivateApt(project().downloads / "apt-config")
         apt.update()
         offers = apt.offers(package)

@@ -14,9 +14,9 @@ from cloison_forge.kconfig.tree import cross_prefix
 BASES = ("allnoconfig", "defconfig", "distro")
 
 
-def base_digest(profile: Profile, line: LineLike) -> str:
+def base_digest(profile: Profile, line: LineLike, *, offline: bool = False) -> str:
     """Return what the base of a profile depends on beyond the tree: the distribution's file, or nothing."""
-    return distro_config(line, profile.arch).sha256 if profile.base == "distro" else ""
+    return distro_config(line, profile.arch, offline=offline).sha256 if profile.base == "distro" else ""
 
 
 def resolve(tree: Path, tool: Path, profile: Profile, request: Path, config: Path, line: LineLike, log: Path) -> str:

@@ -47,10 +47,13 @@ class Kernel:
     provenance_path: Path = Path()
 
 
-def build(line: Line, applied: PatchedTree, configured: Configured, *, jobs: int = 0) -> Kernel:
+def build(
+    line: Line, applied: PatchedTree, configured: Configured, *, jobs: int = 0, totals: Path | None = None
+) -> Kernel:
     """Compile the kernel of a configuration and return it; with the same inputs nothing is done.
 
-    `jobs` is the number of parallel compilers, by default one a processor. An interrupted build goes
+    `jobs` is the number of parallel compilers, by default one a processor; `totals` the file that
+    remembers how many objects a configuration has (by default in the user's cache). An interrupted build goes
     on where it was. A compile error raises `CommandError` with the compiler's message and the log.
     """
     profile = configured.profile
@@ -69,7 +72,8 @@ def build(line: Line, applied: PatchedTree, configured: Configured, *, jobs: int
             ui.note("kernel", f"{name}: up to date")
         else:
             (out / ".stamp.json").unlink(missing_ok=True)
-            stage.ensure(lambda folder: _make(line, applied, configured, folder, jobs or os.cpu_count() or 1))
+            known = Totals(totals or project().cache / "objects.json")
+            stage.ensure(lambda folder: _make(line, applied, configured, folder, jobs or os.cpu_count() or 1, known))
         return _finished(out, configured)
 
 
@@ -87,7 +91,7 @@ def extraction(tree: Path) -> str:
     return str(tree.stat().st_ino)
 
 
-def _make(line: Line, applied: PatchedTree, configured: Configured, out: Path, jobs: int) -> None:
+def _make(line: Line, applied: PatchedTree, configured: Configured, out: Path, jobs: int, totals: Totals) -> None:
     obj = out / "obj"
     _same_tree_or_empty(applied.path, obj)
     identity.link_source(applied.path, obj)
@@ -100,7 +104,7 @@ def _make(line: Line, applied: PatchedTree, configured: Configured, out: Path, j
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     begun = time.monotonic()
-    follower = _compile(words, identity.TARGETS[arch], env, obj, log, f"-j{jobs}", configured.key)
+    follower = _compile(words, identity.TARGETS[arch], env, obj, log, f"-j{jobs}", (totals, configured.key))
     provenance = _provenance(applied, configured, obj)
     _publish(obj, out / "artifacts", arch, provenance)
     ui.note(
@@ -135,10 +139,10 @@ def _put_config(source: Path, target: Path) -> None:
 
 
 def _compile(
-    words: list[str], target: str, env: dict[str, str], obj: Path, log: Path, jobs: str, config_key: str
+    words: list[str], target: str, env: dict[str, str], obj: Path, log: Path, jobs: str, memory: tuple[Totals, str]
 ) -> Follower:
     """Run make to the end; the bar's total is make's own count of objects, remembered for each configuration."""
-    totals = Totals(project().cache / "objects.json")
+    totals, config_key = memory
     done = present(obj)
     whole = (obj / "vmlinux").is_file()
     total = totals.get(config_key)
