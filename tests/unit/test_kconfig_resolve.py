@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.unit.kernel_fakes import FakeTree, checkout, line, make_tree, write_profile
 
-from cloison_forge.core.errors import BuildError, UsageError
+from cloison_forge.core.errors import BuildError, CheckError, UsageError
 from cloison_forge.core.paths import project
 from cloison_forge.kconfig import api
 from cloison_forge.kconfig.distro import distro_config
@@ -58,6 +58,15 @@ def test_variants_lie_apart_and_differ_in_vserver(root: Path, tree: FakeTree) ->
         "CONFIG_VSERVER=y",
         "# CONFIG_VSERVER is not set",
     }
+
+
+def test_only_variants_that_differ_in_vserver_alone_may_be_compared(root: Path, tree: FakeTree) -> None:
+    fragment = write_profile(root, fragment="CONFIG_NET=y\nCONFIG_SECURITY=y\n")
+    api.require_comparable(*(configure(tree, variant) for variant in ("on", "off", "absent")))
+    fragment.write_text("CONFIG_NET=y\n")  # now only VSERVER selects it
+    on, off = (configure(tree, variant) for variant in ("on", "off"))
+    with pytest.raises(CheckError, match="variants on and off of vm differ in more than VSERVER: SECURITY"):
+        api.require_comparable(on, off)
 
 
 def test_lost_option_names_its_need_with_value_and_both_places(root: Path, tree: FakeTree) -> None:

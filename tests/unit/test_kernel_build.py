@@ -67,6 +67,14 @@ def test_nothing_to_do_calls_no_make(tree: FakeTree) -> None:
     assert len(tree.calls) == calls
 
 
+@pytest.mark.parametrize("name", ["bzImage", "provenance.json", "config"])
+def test_an_artifact_that_was_removed_comes_back(tree: FakeTree, name: str) -> None:
+    first = build(tree)
+    first.image.with_name(name).unlink()
+    assert build(tree) == first
+    assert first.image.with_name(name).is_file()
+
+
 def test_a_changed_file_is_compiled_and_only_that(tree: FakeTree, capfd: pytest.CaptureFixture[str]) -> None:
     first = build(tree)
     time.sleep(0.01)

@@ -164,6 +164,26 @@ def _make(
         _remember(applied, out, files, digest)
 
 
+def require_comparable(*configurations: Configured) -> None:
+    """Refuse to compare kernels whose configurations differ in more than ``VSERVER*``; name the symbols."""
+    from cloison_forge.core.errors import CheckError
+
+    first, *others = (
+        {name: value for name, value in read_config(each.path.read_text(encoding="utf-8")).items() if value != "n"}
+        for each in configurations
+    )
+    for configured, other in zip(configurations[1:], others, strict=True):
+        names = sorted(name for name in {*first, *other} if first.get(name) != other.get(name))
+        names = [name for name in names if not name.startswith("VSERVER")]
+        if names:
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            raise CheckError(
+                f"the variants {configurations[0].variant} and {configured.variant} of {configured.profile.name} "
+                f"differ in more than VSERVER: {', '.join(names[:6])}{more}",
+                hint="set them in a fragment of the profile, so that a comparison shows the series alone",
+            )
+
+
 def rejected(out: Path) -> Path:
     """Return where a configuration that failed its audit is kept, for `explain` and for reading."""
     return out.with_name(f"{out.name}.rejected.config")

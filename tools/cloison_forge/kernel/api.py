@@ -68,13 +68,22 @@ def build(
     }
     stage = Stage("kernel", out, inputs, in_place=True)
     with locked(out, f"the kernel {name}"):
-        if stage.fresh() and (out / "artifacts" / PROVENANCE).is_file():
+        if stage.fresh() and _whole(out / "artifacts"):
             ui.note("kernel", f"{name}: up to date")
         else:
             (out / ".stamp.json").unlink(missing_ok=True)
             known = Totals(totals or project().cache / "objects.json")
             stage.ensure(lambda folder: _make(line, applied, configured, folder, jobs or os.cpu_count() or 1, known))
         return _finished(out, configured)
+
+
+def _whole(artifacts: Path) -> bool:
+    """Say whether nobody has taken anything out of the artifacts folder."""
+    try:
+        image = json.loads((artifacts / PROVENANCE).read_text(encoding="utf-8"))["image"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((artifacts / name).is_file() for name in (image, "config", "System.map"))
 
 
 def extraction(tree: Path) -> str:
