@@ -24,6 +24,9 @@ rm -f var/lib/dpkg/*-old var/lib/dpkg/lock* var/lib/dpkg/triggers/Lock var/lib/a
 rm -f etc/*- etc/.pwd.lock etc/ld.so.cache etc/hostname etc/resolv.conf etc/machine-id var/lib/dbus/machine-id
 rm -rf etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap etc/apt/auth.conf.d/*
 
+# dpkg skips the same documentation later, but from now on it waits for the disk.
+sed -i '/^force-unsafe-io$/d' etc/dpkg/dpkg.cfg.d/99mmdebstrap
+
 # The machine that boots the image makes its own identity.
 : > etc/machine-id
 chmod 0444 etc/machine-id

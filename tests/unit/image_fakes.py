@@ -6,8 +6,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,13 +56,26 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.home = folder / "gnupg"
+        self.home = Path(tempfile.mkdtemp(prefix="gpg-"))  # short: a socket's path has 107 characters at most
         self.key = folder / "key.gpg"
-        self.home.mkdir(parents=True, mode=0o700)
-        (folder / "pool").mkdir()
+        (folder / "pool").mkdir(parents=True)
         self._gpg("--quick-generate-key", "Test <test@example.test>", "ed25519", "sign", "never")
         self.key.write_bytes(self._gpg("--export"))
         self.stanzas: dict[str, str] = {}
+
+    @classmethod
+    def copy(cls, other: Repository, folder: Path) -> Repository:
+        """Return a copy of a repository with the same key."""
+        shutil.copytree(other.folder, folder)
+        made = cls.__new__(cls)
+        made.folder, made.home, made.key = folder, other.home, folder / "key.gpg"
+        made.stanzas = dict(other.stanzas)
+        return made
+
+    def close(self) -> None:
+        """End the agent that gpg started, and forget the key."""
+        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "gpg-agent"], check=False)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def _gpg(self, *words: str) -> bytes:
         base = [
@@ -94,7 +109,7 @@ class Repository:
         """Write and sign the index."""
         suite = self.folder / "dists" / "bookworm"
         (suite / "main" / "binary-amd64").mkdir(parents=True, exist_ok=True)
-        index = "\n".join(self.stanzas.values()).encode()
+        index = "".join(f"{stanza}\n" for stanza in self.stanzas.values()).encode()
         packages = {"main/binary-amd64/Packages": index, "main/binary-amd64/Packages.gz": gzip.compress(index, mtime=0)}
         for name, data in packages.items():
             (suite / name).write_bytes(data)

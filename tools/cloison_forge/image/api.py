@@ -62,7 +62,7 @@ def root(line: Line, *, offline: bool = False, locked: bool = False) -> RootImag
         write_json(
             folder / "manifest.json",
             {
-                "sha256": digest_file(folder / "root.ext4"),
+                "key": stage.key,
                 "suite": settings.suite,
                 "packages": [package.line for package in tar.packages],
                 "not_as_pinned": list(tar.differences),

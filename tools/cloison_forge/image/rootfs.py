@@ -188,6 +188,7 @@ def _words(recipe: RootRecipe, chosen: str, repository: Path, hook: Path, target
     words = ["mmdebstrap", f"--mode={chosen}", "--variant=apt", "--format=tar"]
     words += [f"--architectures={recipe.architecture}", f"--include={','.join(recipe.packages)}"]
     words += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--customize-hook={hook}"]
+    words += ["--dpkgopt=force-unsafe-io"]  # the tree is thrown away; images/finish-root.sh removes the setting
     words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     words += ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     # the repository holds only files whose hashes were compared with the pins or with apt's signed index
