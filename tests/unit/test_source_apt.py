@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from tests.unit.source_fakes import Keys, Server, kernel_tar, line_for, live_in, serve, sha256, xz
 
+from cloison_forge.core.errors import BuildError, CommandError
 from cloison_forge.core.lines import Line
 from cloison_forge.core.paths import Project
 from cloison_forge.source import apt, cache, debian, orig
+from cloison_forge.source.api import FetchOptions, fetch
 from cloison_forge.source.model import NotOfferedError, RefusedError, UnreachableError
 
 ARCHITECTURE = subprocess.run(
@@ -178,6 +180,38 @@ def test_an_interrupted_package_is_resumed(archive: Archive, monkeypatch: pytest
     part.write_bytes(archive.server.files[path][:1000])
     debian.fetch(LINE)
     assert (path, "bytes=1000-") in archive.server.seen
+
+
+def test_a_disk_that_fills_up_while_unpacking_keeps_the_download(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive.package("6.12.7-1", TAR)
+
+    def full(argv: list[object], **_: object) -> None:
+        raise CommandError(f"{argv[0]} failed\n | tar: x: Wrote only 3584 of 10240 bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(debian, "run", full)
+        with pytest.raises(BuildError, match="no space left on the disk") as caught:
+            fetch(LINE, FetchOptions("debian"))
+        assert "\n" not in caught.value.message
+    assert left(LINE, "debian") == ["linux-source-6.12_6.12.7-1.deb"]
+    archive.server.seen.clear()
+    assert fetch(LINE, FetchOptions("debian")).tar_sha256 == sha256(TAR)
+    assert path not in [seen for seen, _ in archive.server.seen]
+
+
+def test_a_disk_that_is_too_small_is_named_at_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.package("6.12.7-1", TAR)
+    with monkeypatch.context() as patch:
+        patch.setattr(debian, "free_bytes", lambda _: 1000)
+        with pytest.raises(BuildError, match=r"linux-source-6\.12 \(0 MB\): no space left"):
+            debian.fetch(LINE)
+    archive.server.seen.clear()
+    monkeypatch.setattr(apt, "free_bytes", lambda _: 10**6)
+    with pytest.raises(BuildError, match=r"Debian's package lists \(200 MB\): no space left"):
+        debian.fetch(LINE)
+    assert archive.server.seen == []
 
 
 def test_a_release_signed_by_another_key_is_refused(archive: Archive, keys: tuple[Keys, Keys]) -> None:

@@ -98,6 +98,15 @@ def test_a_part_that_does_not_fit_is_thrown_away_and_the_file_fetched_anew(
     assert download(ask).read_bytes() == DATA
 
 
+def test_a_file_that_is_there_is_proved_and_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    ask = wanted(server, tmp_path, sha256=sha256(DATA))
+    ask.target.write_bytes(DATA)
+    assert download(ask) == ask.target
+    assert server.seen == []
+    ask.target.write_bytes(DATA[:-1])
+    assert download(ask).read_bytes() == DATA
+
+
 def test_a_whole_part_needs_no_transfer(server: Server, tmp_path: Path) -> None:
     ask = wanted(server, tmp_path, sha256=sha256(DATA), size=len(DATA))
     ask.part.write_bytes(DATA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from cloison_forge.core.errors import CommandError
 from cloison_forge.core.run import Result, run
 from cloison_forge.core.stage import atomic_file
 from cloison_forge.source.download import Wanted, download, session
-from cloison_forge.source.model import NotOfferedError, RefusedError, UnreachableError, full_disk
+from cloison_forge.source.model import (
+    NotOfferedError,
+    RefusedError,
+    UnreachableError,
+    free_bytes,
+    full_disk,
+    tells_full,
+)
 
 _CONFIG = """\
 // Written by Cloison. Read after the machine's apt.conf.d, so that proxies and credentials still apply.
@@ -49,6 +57,9 @@ Acquire::https::Timeout "20";
 
 _KEYS_HINT = "is the package debian-archive-keyring up to date, and the machine's clock right?"
 MACHINE = Path("/etc/apt")
+LOCK_SECONDS = 30.0
+UPDATE_SECONDS = 900.0
+NEEDED_BYTES = 200_000_000  # lists of two Debian releases and apt's caches of them, with room
 
 
 @dataclass(frozen=True)
@@ -102,9 +113,10 @@ class PrivateApt:
                 place = self.folder / "etc" if source.name == "sources.list" else parts
                 (place / source.name).write_text(text, encoding="utf-8")
 
-    def run(self, *words: str, cwd: Path | None = None, check: bool = True) -> Result:
-        """Run an apt program with the private configuration."""
-        return run([words[0], "-c", str(self.config), *words[1:]], cwd=cwd, check=check, env={"LC_ALL": "C.UTF-8"})
+    def run(self, *words: str, cwd: Path | None = None, check: bool = True, timeout: float | None = None) -> Result:
+        """Run an apt program with the private configuration; `timeout` is in seconds."""
+        argv = [words[0], "-c", str(self.config), *words[1:]]
+        return run(argv, cwd=cwd, check=check, timeout=timeout, env={"LC_ALL": "C.UTF-8"})
 
     def update(self) -> None:
         """Refresh the indexes, once for each object.
@@ -114,10 +126,12 @@ class PrivateApt:
         """
         if self._updated:
             return
+        if free_bytes(self.folder) < NEEDED_BYTES:  # apt waits for ever on a full disk
+            raise full_disk(f"Debian's package lists ({NEEDED_BYTES // 10**6} MB)", self.folder)
         self.prepare()
         with ui.step("fetch", "refreshing Debian's package lists (private, signature checked by apt)"):
-            result = self.run("apt-get", "update", "-q", check=False)
-        if "No space left on device" in result.output:
+            result = self._update()
+        if tells_full(result.output):
             raise full_disk("Debian's package lists", self.folder)
         got = [line for line in result.output.splitlines() if re.match(r"(Get|Hit):\d+", line)]
         problems = [line for line in result.output.splitlines() if re.match(r"(E|W): ", line)]
@@ -134,6 +148,20 @@ class PrivateApt:
         for line in dict.fromkeys(signed + [line for line in problems if line.startswith("E:")]):
             ui.warn(_short(line[3:]))
         self._updated = True
+
+    def _update(self) -> Result:
+        """Run the update; an apt whose caller was killed may hold the lists for a few seconds more."""
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                result = self.run("apt-get", "update", "-q", check=False, timeout=UPDATE_SECONDS)
+            except CommandError as error:
+                raise UnreachableError(
+                    error.message, hint="a mirror that sends nothing? Try another --origin"
+                ) from None
+            if "Could not get lock" not in result.output or time.monotonic() > until:
+                return result
+            time.sleep(0.5)
 
     def offers(self, package: str) -> list[Offer]:
         """Return the versions of a binary package, newest first."""

@@ -12,7 +12,7 @@ from cloison_forge.core.lines import Line
 from cloison_forge.core.run import require, run
 from cloison_forge.source import cache, tarball
 from cloison_forge.source.apt import Offer, PrivateApt
-from cloison_forge.source.model import NotOfferedError, Origin, RefusedError
+from cloison_forge.source.model import NotOfferedError, Origin, RefusedError, free_bytes, full_disk
 from cloison_forge.source.versions import candidates, upstream
 
 
@@ -43,16 +43,20 @@ def fetch(line: Line, value: str = "") -> Origin:
 
 def _bring(line: Line, apt: PrivateApt, offer: Offer) -> Origin:
     place = cache.folder(line, "debian")
+    needed = 2 * offer.size - sum(path.stat().st_size for path in place.glob("*.deb*"))
+    if needed > free_bytes(place):
+        raise full_disk(f"{offer.package} ({needed // 10**6} MB)", place)
     package = apt.download(offer, place)
     tar = place / f"{offer.package}_{offer.version.replace(':', '%3a')}.tar.xz"
     try:
         _unwrap(package, tar)
         tar_sha256 = tarball.digest(tar, tar.name)
-    except BaseException:
+    except BaseException as error:
         tar.unlink(missing_ok=True)
+        if isinstance(error, RefusedError):
+            package.unlink(missing_ok=True)
         raise
-    finally:
-        package.unlink(missing_ok=True)
+    package.unlink(missing_ok=True)
     if offer.version == line.package_version and tar_sha256 != line.tar_sha256:
         kept = cache.quarantine(tar)
         raise RefusedError(

@@ -88,6 +88,8 @@ def download(wanted: Wanted, http: requests.Session | None = None) -> Path:
     resumed = wanted.part.is_file()
     with disk_errors(f"download of {wanted.what}", wanted.target.parent):
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
+        if wanted.sha256 and wanted.target.is_file() and digest_file(wanted.target) == wanted.sha256.lower():
+            return wanted.target
         if wanted.size - _size(wanted.part) > free_bytes(wanted.target.parent):
             raise full_disk(f"download of {wanted.what} ({wanted.size // 10**6} MB)", wanted.target.parent)
         _transfer(wanted, http)

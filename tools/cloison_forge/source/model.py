@@ -85,7 +85,7 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        if "No space left on device" in error.message:
+        if tells_full(error.message):
             raise full_disk(what, folder) from None
         raise
     except OSError as error:
@@ -102,6 +102,11 @@ def full_disk(what: str, folder: Path) -> BuildError:
         f"{what}: no space left on the disk of {folder} ({free_bytes(folder) // 10**6} MB free)",
         hint="free some space, or move the cache with CLOISON_CACHE and the build folder with CLOISON_BUILD",
     )
+
+
+def tells_full(output: str) -> bool:
+    """Say whether a program's output (tar's, apt's, git's) tells of a full disk."""
+    return "No space left on device" in output or "Wrote only" in output or "Disk quota exceeded" in output
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from cloison_forge.core import ui
 from cloison_forge.core.errors import CommandError
 from cloison_forge.core.run import Fed
-from cloison_forge.source.model import RefusedError, full_disk
+from cloison_forge.source.model import RefusedError, full_disk, tells_full
 
 CHUNK = 1 << 20
 _MAGIC = ((b"\xfd7zXZ\x00", "xz"), (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
@@ -83,7 +83,7 @@ def extract(path: Path, what: str, folder: Path, tar_sha256: str) -> None:
             total.update(data)
             tar.write(data)
         result = tar.finish(check=False)
-    if result.status != 0 and "No space left" in result.output:
+    if result.status != 0 and tells_full(result.output):
         raise full_disk(f"extraction of {what}", folder)
     if total.hexdigest() != tar_sha256:
         raise RefusedError(
