@@ -90,7 +90,8 @@ def _mke2fs(geometry: Geometry, tree: Path) -> list[str]:
 
 def _environment(geometry: Geometry) -> dict[str, str]:
     return {
-        "E2FSPROGS_FAKE_TIME": str(geometry.epoch),
+        "E2FSPROGS_FAKE_TIME": str(geometry.epoch),  # e2fsprogs 1.47.0; later ones read the other name as well
+        "SOURCE_DATE_EPOCH": str(geometry.epoch),
         "MKE2FS_CONFIG": os.devnull,
         "DEBUGFS_PAGER": "cat",
         "LC_ALL": "C.UTF-8",

@@ -104,7 +104,7 @@ def ensure(
     if offline:
         names = [f"{package.name} {package.version}" for package in missing] or uncovered
         raise BuildError(
-            f"offline, and {len(names)} packages are not in the cache: {_some(names)}",
+            f"offline, and the cache lacks {len(names)} of the image's packages: {_some(names)}",
             hint="run once without --offline",
         )
     apt.update()
