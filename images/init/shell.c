@@ -8,8 +8,8 @@
  *                  consumed), 'x' the exit status in decimal
  *   to the guest:  'i' standard input, 'z' its end, 'w' window size (rows and columns, 2 bytes each)
  *
- * The first credit, WINDOW bytes, says that the guest listens; never more are on the way. So a
- * serial port without flow control loses nothing, and a command that does not read stops nobody.
+ * The first credit says that the guest listens; never more bytes are on the way. So a serial port
+ * without flow control loses nothing, and a command that does not read stops nobody.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +28,8 @@
 
 #include "init.h"
 
-#define WINDOW 2048
+#define WINDOW 32768		/* on a channel with flow control, such as a virtio port */
+#define SERIAL_WINDOW 2048	/* on a serial port, whose receiving side must never be full */
 #define FRAME 4096
 #define SHARE "/mnt/share"
 #define VEOF_BYTE 4	/* what ends the input of a terminal in its usual settings */
@@ -59,7 +60,8 @@ static int put_frame(struct session *s, char type, const void *data, size_t leng
 /* Allow the host to send `bytes` more of input. */
 static int put_credit(struct session *s, size_t bytes)
 {
-	unsigned char credit[4] = { 0, 0, (unsigned char)(bytes >> 8), (unsigned char)bytes };
+	unsigned char credit[4] = { 0, (unsigned char)(bytes >> 16), (unsigned char)(bytes >> 8),
+				    (unsigned char)bytes };
 
 	return put_frame(s, 'c', credit, sizeof(credit));
 }
@@ -330,7 +332,7 @@ int shell(const struct job *job)
 	}
 	fcntl(s.in, F_SETFL, O_NONBLOCK);
 	fcntl(s.out, F_SETFL, O_NONBLOCK);
-	status = put_credit(&s, WINDOW) < 0 ? -1 : carry(&s);
+	status = put_credit(&s, isatty(s.line) ? SERIAL_WINDOW : WINDOW) < 0 ? -1 : carry(&s);
 	if (status < 0) {
 		channel_fault("the two-way channel is broken");
 		return -1;

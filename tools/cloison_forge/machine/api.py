@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 from cloison_forge.core import output, ui
 from cloison_forge.core.errors import ExitStatus, MachineError, UsageError
 from cloison_forge.core.lines import Line
+from cloison_forge.machine import buildid, kvm, runs, verification
 from cloison_forge.machine import inputs as machine_inputs
-from cloison_forge.machine import kvm, runs, verification
 from cloison_forge.machine import shell as shell_room
 from cloison_forge.machine.inputs import Inputs
 from cloison_forge.machine.job import Job
@@ -85,7 +86,7 @@ def run_machine(
     """Run one machine to its end. A KVM that breaks is remembered as broken, and TCG takes over at once."""
     accelerator, why = machine_inputs.accelerator(lane)
     if why:
-        ui.note(lane.name, why)
+        _say_once(lane.name, why)
     while True:
         with _orderly_end(), runs.run_folder(line, lane.name) as folder:
             supervisor = Supervisor(lane, replace(spec, accelerator=accelerator), expected, folder)
@@ -100,6 +101,12 @@ def run_machine(
         accelerator = "tcg"
 
 
+@functools.cache
+def _say_once(lane: str, line: str) -> None:
+    """Say a line about a lane, once in this process."""
+    ui.note(lane, line)
+
+
 def _spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
     spec = MachineSpec(inputs.kernel, job, root=inputs.root, disk=inputs.disk, memory_mib=inputs.memory_mib)
     return replace(spec, **more)  # type: ignore[arg-type]
@@ -108,8 +115,10 @@ def _spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
 def _expected(inputs: Inputs, job: Job) -> Expected:
     kernel = inputs.kernel
     if kernel is None:
-        return Expected(job.nonce, job.plan, job.role)
-    return Expected(job.nonce, job.plan, job.role, release=kernel.release, config=kernel.config)
+        release = str(getattr(inputs.disk, "release", ""))
+        return Expected(job.nonce, job.plan, job.role, release)
+    build_id = buildid.of_image(kernel.image)
+    return Expected(job.nonce, job.plan, job.role, kernel.release, kernel.config, build_id)
 
 
 def run_boot(options: BootOptions) -> Run:
@@ -153,7 +162,7 @@ def failure(run: Run, what: str) -> MachineError:
     text = f"{what}: {run.ending}"
     if run.ending.detail:
         text += f": {run.ending.detail}"
-    for line in list(run.console.tail)[-8:]:
+    for line in run.console.excerpt():
         text += f"\n          | {line}"
     return MachineError(text, hint=f"console, result channel and command are in {run.folder}")
 

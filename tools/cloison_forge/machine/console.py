@@ -35,12 +35,20 @@ class Console:
     `complaints` the lines (at most 50) that must not be there.
     """
 
+    BEFORE, AFTER = 6, 4
+
     def __init__(self) -> None:
         self.started = False
         self.panic = ""
         self.complaints: list[str] = []
         self.tail: deque[str] = deque(maxlen=15)
         self._rest = ""
+        self._around: list[str] = []
+        self._follow = 0
+
+    def excerpt(self) -> list[str]:
+        """Return the lines that tell most: those around the first complaint or panic, else the last ones."""
+        return self._around or list(self.tail)[-8:]
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come."""
@@ -60,8 +68,15 @@ class Console:
     def _take(self, line: str) -> None:
         if line.strip():
             self.tail.append(line[:300])
+            if self._follow > 0:
+                self._around.append(line[:300])
+                self._follow -= 1
+        bad = bool(self.panic or self.complaints)
         self.started = self.started or bool(_STARTED.search(line))
         if not self.panic and _PANIC.search(line):
             self.panic = line.strip()[:300]
         elif _COMPLAINTS.search(line) and not _HARMLESS.search(line) and len(self.complaints) < 50:
             self.complaints.append(line.strip()[:300])
+        if not bad and (self.panic or self.complaints):
+            self._around = list(self.tail)[-self.BEFORE :]
+            self._follow = self.AFTER

@@ -20,14 +20,14 @@ class Qemu:
     """A PC under QEMU, with KVM where that works (`spec.accelerator` says), else emulated (TCG).
 
     Disks are virtio and never written to: QEMU keeps what the guest writes in a temporary file.
-    The first serial port is the console, the second the result channel, the third the shell's.
+    The first serial port is the console, the second the result channel; the shell has a virtio port.
     """
 
     name = "qemu"
     arch = "x86_64"
     profile = "vm"
     channel = "/dev/ttyS1"
-    terminal = "/dev/ttyS2"
+    terminal = "/dev/vport0p1"
     ending = "reboot"  # -no-reboot makes that the end, with or without ACPI
 
     def limits(self, spec: MachineSpec) -> Limits:
@@ -52,15 +52,16 @@ class Qemu:
             *("-machine", "q35", *accelerator, "-m", str(spec.memory_mib), "-smp", str(spec.processors)),
             *("-add-fd", f"fd={wires.channel},set=1"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
-            *("-chardev", "file,id=channel,path=/dev/fdset/1", "-serial", "chardev:channel"),
+            *("-chardev", "file,id=channel,path=/dev/fdset/1,append=on", "-serial", "chardev:channel"),
             *("-drive", f"file={_quoted(path)},format=raw,if=none,id=root,snapshot=on"),
-            *("-device", "virtio-blk-pci,drive=root,bootindex=0"),
+            *("-device", "virtio-blk-pci,drive=root" + (",bootindex=0" if spec.firmware else "")),
             *("-drive", f"file={_quoted(wires.job_disk)},format=raw,if=none,id=job,readonly=on"),
             *("-device", "virtio-blk-pci,drive=job"),
             *("-object", "rng-random,filename=/dev/urandom,id=rng", "-device", "virtio-rng-pci,rng=rng"),
         ]
         if wires.terminal is not None:
-            words += ["-chardev", f"socket,id=terminal,fd={wires.terminal}", "-serial", "chardev:terminal"]
+            words += ["-chardev", f"socket,id=terminal,fd={wires.terminal}", "-device", "virtio-serial-pci"]
+            words += ["-device", "virtserialport,chardev=terminal"]
         if spec.share is not None:
             words += [
                 "-fsdev",
