@@ -128,6 +128,14 @@ def test_compile_error_shows_the_compilers_line_and_the_log_and_the_next_run_suc
     assert build(tree).image.is_file()
 
 
+def test_error_in_a_header_that_prepare_meets_is_shown_the_same_way(tree: FakeTree) -> None:
+    text = (tree.path / "Makefile").read_text()
+    broken = "prepare:\n\t@echo '../src/sched.h:7:1: error: unknown type name'; false\n"
+    (tree.path / "Makefile").write_text(text.replace("prepare:\n", broken, 1))
+    with pytest.raises(CommandError, match=r"the kernel does not compile: \.\./src/sched.h:7:1: error: unknown type"):
+        build(tree)
+
+
 def test_failed_build_leaves_no_stamp_and_the_old_artifacts(tree: FakeTree) -> None:
     first = build(tree)
     (tree.path / "pid.c").write_text("broken\n")

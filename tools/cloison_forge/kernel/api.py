@@ -156,17 +156,21 @@ def _compile(
     whole = (obj / "vmlinux").is_file()
     total = totals.get(config_key)
     if not total and not whole:
-        run([*words, jobs, "prepare"], env=env, log=log, on_line=lambda _: None)
+        _run_make([*words, jobs, "prepare"], env, log, Follower("", 0, 0))
         total = done + planned(words, target, env)
     follower = Follower("objects", 0 if whole else total, 0 if whole else done)
+    _run_make([*words, jobs, target], env, log, follower)
+    totals.put(config_key, present(obj))
+    return follower
+
+
+def _run_make(words: list[str], env: dict[str, str], log: Path, follower: Follower) -> None:
     try:
-        run([*words, jobs, target], env=env, log=log, on_line=follower.line)
+        run(words, env=env, log=log, on_line=follower.line)
     except CommandError as error:
         raise _compile_error(error, follower, log) from None
     finally:
         follower.finish()
-    totals.put(config_key, present(obj))
-    return follower
 
 
 def _compile_error(error: CommandError, follower: Follower, log: Path) -> CommandError:
