@@ -91,10 +91,14 @@ class Actor:
     pid: int
     link: Link
 
-    def end(self) -> int:
-        """Kill the process; return its wait status."""
+    def kill(self) -> None:
+        """Kill the process, without waiting for its end."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> int:
+        """Kill the process; return its wait status."""
+        self.kill()
         try:
             return os.waitpid(self.pid, 0)[1]
         except ChildProcessError:
@@ -133,14 +137,18 @@ class Scene:
         """
         return self._start(body or _wait, inside=self.placement is Placement.TOGETHER, keep=keep)
 
-    def attack(self, body: Callable[[], Seen], *, keep: Iterable[int] = ()) -> Seen:
-        """Run `body` in a new process in the attacker's place and return what it saw."""
+    def attack(self, body: Callable[[], Seen], *, keep: Iterable[int] = (), inside: bool | None = None) -> Seen:
+        """Run `body` in a new process in the attacker's place and return what it saw.
+
+        `inside` overrules the placement, for probes whose control is not the same probe elsewhere.
+        """
 
         def tell(link: Link) -> None:
             seen = body()
             link.send(f"{seen.errno or ''}\n{seen.text}")
 
-        actor = self._start(tell, inside=self.placement is not Placement.PLAIN, keep=keep)
+        place = self.placement is not Placement.PLAIN if inside is None else inside
+        actor = self._start(tell, inside=place, keep=keep)
         name, _, text = actor.link.receive().partition("\n")
         if name == "!":
             raise SceneError(text)
@@ -150,15 +158,23 @@ class Scene:
         """Start a process that stands outside every context in the attack and in its control."""
         return self._start(body, inside=False, keep=keep)
 
+    def insider(self, body: Callable[[Link], None] | None = None, *, keep: Iterable[int] = ()) -> Actor:
+        """Start a process that stands in the attacker's context in the attack and in its control."""
+        return self._start(body or _wait, inside=True, keep=keep)
+
     def close(self) -> None:
-        """End all processes of the scene, and the context if one was made."""
-        for actor in self._actors:
-            actor.end()
-            actor.link.socket.close()
-        self._actors.clear()
-        if self._xid is not None:
-            self.contexts.destroy(self._xid)
-            self._xid = None
+        """End the context if one was made, whose processes a plain kill does not reach, and all others."""
+        try:
+            if self._xid is not None:
+                self.contexts.destroy(self._xid)
+                self._xid = None
+        finally:
+            for actor in self._actors:
+                actor.kill()  # all of them first: a tracer that lives keeps its tracee from being waited for
+            for actor in self._actors:
+                actor.end()
+                actor.link.socket.close()
+            self._actors.clear()
 
     def _start(self, body: Callable[[Link], None], *, inside: bool, keep: Iterable[int]) -> Actor:
         xid = self.xid if inside else None
