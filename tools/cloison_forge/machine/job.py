@@ -11,7 +11,7 @@ import io
 import json
 import secrets
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `mode` is "verify", "shell" or "boot"; `role` tells the runner which machine it is in."""
+    """One job. `mode` is "verify", "shell" or "boot"; `role` tells the runner which machine it is in.
+
+    `extra` files are unpacked beside the job's own (names are relative, without "..").
+    """
 
     mode: str
     plan: Sequence[Check] = ()
@@ -51,6 +54,7 @@ class Job:
     command: Sequence[str] = ()
     window: Window | None = None
     share: Share | None = None
+    extra: Mapping[str, bytes] = field(default_factory=dict)
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def text(self, *, channel: str, terminal: str, ending: str) -> str:
@@ -78,6 +82,7 @@ class Job:
             if len(words) > _LONGEST_ARGUMENTS:
                 raise UsageError(f"the command is {len(words)} bytes long", hint="put it into a script in --share")
             yield "argv", words
+        yield from self.extra.items()
 
     def write(self, path: Path, *, channel: str, terminal: str, ending: str) -> None:
         """Write the job disk."""

@@ -149,7 +149,7 @@ class Supervisor:
                 process = subprocess.Popen(
                     list(launch.argv),
                     cwd=self.folder,
-                    env={**os.environ, **launch.env},
+                    env={**os.environ, **launch.env, "CLOISON_STARTED_BY": str(os.getpid())},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=errors,

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The image boots by its own loaders, both lanes keep their times, and a kernel without the series proves nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.vm.conftest import Task
+
+from cloison_forge.core.errors import ExitStatus
+from cloison_forge.machine import api, kvm
+from cloison_forge.machine.inputs import Inputs
+
+Machines = Callable[..., Inputs]
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_the_disk_boots_by_its_own_loader(machines: Machines, firmware: str) -> None:
+    disk = machines("qemu").disk
+    assert disk is not None
+    run = api.boot_disk(disk, firmware=firmware, line="6.12")
+    assert run.good, (run.ending, run.folder)
+
+
+@pytest.mark.parametrize(("lane", "seconds"), [("uml", 0.5), ("qemu", 4.0)])
+def test_pid_1_speaks_in_time(machines: Machines, lane: str, seconds: float) -> None:
+    runs = [api.run_boot(api.BootOptions(lane=lane, inputs=machines(lane))) for _ in range(5)]
+    assert all(run.good for run in runs), [run.ending for run in runs]
+    best = min(run.ready or 99 for run in runs)
+    assert best < seconds or kvm.probe().usable
+
+
+@pytest.mark.parametrize("lane", ["uml", "qemu"])
+def test_a_kernel_without_the_series_fails_every_check(machines: Machines, lane: str, tmp_path: Path) -> None:
+    without = machines(lane, "off")
+    options = api.VerifyOptions(lane=lane, suite="abi", json=str(tmp_path / "r"), inputs=without, control=without)
+    assert api.verify(options) == ExitStatus.CHECK
+    report = json.loads((tmp_path / "r").read_text(encoding="utf-8"))
+    assert report["passed"] == 0
+    assert report["failed"] == report["planned"] > 0
+
+
+def test_a_main_kernel_as_control_fails_what_it_controls(machines: Machines, tmp_path: Path) -> None:
+    on = machines("uml")
+    options = api.VerifyOptions(lane="uml", suite="abi", json=str(tmp_path / "r"), inputs=on, control=on)
+    assert api.verify(options) == ExitStatus.CHECK
+    report = json.loads((tmp_path / "r").read_text(encoding="utf-8"))
+    version = next(check for check in report["checks"] if check["id"] == "abi.version")
+    assert version["status"] == "failed"
+    assert version["control"]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verify", "--lane", "vmware"], b"no lane 'vmware'"),
+        (["verify", "--suite", "nonsense"], b"no suite 'nonsense'"),
+        (["boot", "--lane", "uml", "--firmware", "bios"], b"no firmware 'bios' on lane 'uml'"),
+        (["boot", "--firmware", "coreboot"], b"no firmware 'coreboot'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(invoke: Task, words: list[str], message: bytes) -> None:
+    result = invoke(*words)
+    assert result.returncode == ExitStatus.USAGE
+    assert message in result.stderr
+    assert b"hint" in result.stderr
+    assert b"Traceback" not in result.stderr
