@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,9 +73,9 @@ class Archive:
         dsc = self.keys.clear(f"{text} {sha256(named or packed)} {len(packed)} {tarball}\n".encode())
         for name, data in ((tarball, packed), (described, dsc)):
             self.server.files[f"/debian/pool/{name}"] = data
-        rows = [f" {sha256(data)} {len(data)} {name}" for name, data in ((described, dsc), (tarball, packed))]
-        sums = "\n".join(rows)
-        md5 = "\n".join(f" {'0' * 32} {row.split()[1]} {row.split()[2]}" for row in rows)
+        both = ((described, dsc), (tarball, packed))
+        sums = "\n".join(f" {sha256(data)} {len(data)} {name}" for name, data in both)
+        md5 = "\n".join(f" {hashlib.md5(data).hexdigest()} {len(data)} {name}" for name, data in both)
         self.sources.append(
             f"Package: linux-6.12\nBinary: linux-source-6.12\nVersion: {version}\nArchitecture: any\n"
             f"Format: 3.0 (quilt)\nDirectory: pool\nFiles:\n{md5}\nChecksums-Sha256:\n{sums}\n"
@@ -263,6 +264,42 @@ def test_a_broken_repository_beside_a_good_one_does_no_harm(archive: Archive) ->
         f"deb {archive.server.url}/nothing stable main\n", "ascii"
     )
     assert debian.fetch(LINE).package_version == "6.12.7-1"
+
+
+def on_disk(archive: Archive) -> None:
+    """Move the archive from the server to a folder that the machine has as file: source."""
+    for name, data in archive.server.files.items():
+        path = archive.folder / "mirror" / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    archive.source.write_text(
+        archive.source.read_text("ascii").replace(archive.server.url, f"file:{archive.folder}/mirror"), "ascii"
+    )
+
+
+def test_an_archive_that_is_no_web_server_is_left_to_apt(archive: Archive) -> None:
+    archive.package("6.12.7-1", TAR)
+    archive.upload("6.12.7-1", TAR)
+    on_disk(archive)
+    assert debian.fetch(LINE).tar_sha256 == sha256(TAR)
+    assert orig.fetch(LINE).tar_sha256 == sha256(TAR)
+    assert archive.server.seen == []
+    assert not any(origin.tar.is_symlink() for origin in cache.cached(LINE))
+    assert len(list((archive.folder / "mirror/debian/pool").iterdir())) == 3
+    assert left(LINE, "orig") == ["linux-6.12_6.12.7.orig.tar.xz", "linux-6.12_6.12.7.orig.tar.xz.origin.json"]
+
+
+def test_what_apt_brings_is_checked_too(archive: Archive) -> None:
+    path = archive.package("6.12.7-1", TAR)
+    archive.upload("6.12.7-1", TAR)
+    archive.server.files[path] = archive.server.files[path][:-1] + b"!"
+    on_disk(archive)
+    with pytest.raises((UnreachableError, RefusedError), match=r"linux-source-6\.12_6\.12\.7-1\.deb"):
+        debian.fetch(LINE)
+    assert cache.cached(LINE) == []
+    (archive.folder / "mirror" / path.lstrip("/")).unlink()
+    with pytest.raises((UnreachableError, NotOfferedError), match=r"linux-source-6\.12_6\.12\.7-1\.deb"):
+        debian.fetch(LINE)
 
 
 def test_the_orig_tarball_comes_without_deb_src_lines(archive: Archive) -> None:

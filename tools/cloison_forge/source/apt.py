@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from cloison_forge.core import ui
 from cloison_forge.core.errors import CommandError
 from cloison_forge.core.run import Result, run
 from cloison_forge.core.stage import atomic_file
+from cloison_forge.source.cache import SCRATCH
 from cloison_forge.source.download import Wanted, download, session
 from cloison_forge.source.model import (
     NotOfferedError,
@@ -215,21 +217,30 @@ class PrivateApt:
     def _by_apt(self, wanted: Wanted, uri: Uri, folder: Path, words: list[str]) -> Path:
         from cloison_forge.core.stage import digest_file
 
-        work = folder / ".apt"
-        work.mkdir(exist_ok=True)
+        work = folder / f"{SCRATCH}apt"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
         try:
             self.run(*words, cwd=work)
         except CommandError as error:
-            last = (error.message.splitlines() or [""])[-1].strip(" |")
+            told = [line.strip(" |") for line in error.message.splitlines()]
+            reason = next((line[3:] for line in told if line.startswith("E: ")), told[-1])
             raise UnreachableError(
-                f"{uri.name} cannot be downloaded: {_short(last)}",
+                f"{uri.name} cannot be downloaded: {_short(reason)}",
                 hint="check the network, or use --offline with a warm cache, or another --origin",
             ) from None
-        for path in work.iterdir():
-            if path.stat().st_size == uri.size and digest_file(path) == uri.sha256:
-                path.replace(wanted.target)
-                return wanted.target
-        raise RefusedError(f"{uri.name} is refused: what apt brought is not what its index promises")
+        try:
+            for found in work.iterdir():
+                path = found
+                if path.stat().st_size == uri.size and digest_file(path) == uri.sha256:
+                    if path.is_symlink():  # apt's way with a mirror on this machine
+                        shutil.copyfile(path, wanted.part)
+                        path = wanted.part
+                    path.replace(wanted.target)
+                    return wanted.target
+            raise RefusedError(f"{uri.name} is refused: what apt brought is not what its index promises")
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     def _proxies(self) -> dict[str, str]:
         """Return apt's own proxy settings, in the form of requests; they may differ from the environment's."""

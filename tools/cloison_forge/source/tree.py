@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cloison_forge.source.model import RefusedError
@@ -22,6 +21,8 @@ def tree_sha256(root: Path) -> str:
     (100644, 100755, 120000), SHA-256 of the contents (of the target, for a symbolic link), path, and a
     NUL. Empty folders do not count, nor does the toolkit's own stamp in the top folder.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     folders = [os.fsencode(root)]
     for folder in folders:
         folders.extend(entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
