@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,7 +19,8 @@ from cloison_forge.core.errors import BuildError, UsageError
 from cloison_forge.core.paths import Project
 from cloison_forge.series import api, exporting
 from cloison_forge.series.api import Exported
-from cloison_forge.series.area import Edited
+from cloison_forge.series.area import Area, Edited
+from cloison_forge.series.reading import Series
 
 
 @pytest.fixture
@@ -89,17 +91,22 @@ def test_export_right_after_edit_changes_no_byte(bench: Bench) -> None:
     assert patches(bench) == before
     for name, data in before.items():
         assert name.endswith("series") or b"\nSigned-off-by: Ada Kern <ada@example.org>\n---\n" in data
-        assert b"2.39" not in data
+        assert name.endswith("series") or re.search(rb"^index [0-9a-f]{40}\.\.[0-9a-f]{40}", data, re.MULTILINE)
+        assert b"\n-- \n" not in data
 
 
 def test_the_bytes_do_not_depend_on_the_users_git(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    two = FORK.replace("line 20 */\n", "line 20 */\nint near;\n").replace("line 32 */\n", "line 32 */\nint far;\n")
+    bench.add("hook-two.patch", {"kernel/fork.c": two, "kernel/exit.c": EXIT + "int end;\n"})
     normal(bench)
     before = patches(bench)
+    (tmp_path / "order").write_text("kernel/fork.c\nkernel/exit.c\n")
     config = tmp_path / "gitconfig"
     config.write_text(
         "[diff]\n\talgorithm = patience\n\tnoprefix = true\n\tcontext = 9\n\tmnemonicPrefix = true\n"
+        f"\tinterHunkContext = 50\n\torderFile = {tmp_path}/order\n"
         "[format]\n\tsignature = hello\n\tsubjectPrefix = RFC\n\tnumbered = true\n\tto = list@example.org\n"
         "\tcoverLetter = true\n\tattach = true\n[core]\n\tautocrlf = true\n\tabbrev = 5\n"
         "[commit]\n\tgpgSign = true\n[am]\n\tthreeWay = true\n"
@@ -440,3 +447,20 @@ def test_clean_keeps_work_that_is_nowhere_else(bench: Bench, monkeypatch: pytest
     shutil.rmtree(build / "6.12/changed-by-hand")
     clean.clean()
     assert not build.exists()
+
+
+def test_patches_that_give_something_else_are_not_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    normal(bench)
+    before = patches(bench)
+    real = exporting.area_series
+
+    def wrong(area: Area, folder: Path) -> Series:
+        series = real(area, folder)
+        last = series.patches[-1]
+        other = replace(last, data=last.data.replace(b"+int vs_changed", b"+int vs_other"))
+        return replace(series, patches=(*series.patches[:-1], other))
+
+    monkeypatch.setattr(api, "area_series", wrong)
+    with pytest.raises(BuildError, match=r"do not give kernel/vserver/core\.c as it is"):
+        export(bench)
+    assert patches(bench) == before
