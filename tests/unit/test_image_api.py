@@ -17,6 +17,7 @@ from cloison_forge.core.errors import BuildError, CommandError, ToolMissingError
 from cloison_forge.core.paths import Project, project
 from cloison_forge.image import api, companion, recipe, rootfs
 from cloison_forge.image.lockfile import Package
+from cloison_forge.image.rights import may_own
 
 LINE = lines.get("6.12")
 
@@ -123,6 +124,21 @@ def test_pid_1_is_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest
     assert companion.compile_init(tmp_path).read_bytes() == first
 
 
+def test_rights_are_tried_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "mknod", refused)
+    assert not may_own(tmp_path)
+    monkeypatch.setattr(os, "mknod", lambda path, *_: Path(path).touch())
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    assert may_own(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not may_own(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("user", "working", "programs", "chosen"),
     [
@@ -137,6 +153,7 @@ def test_the_mode_follows_the_rights(
     monkeypatch: pytest.MonkeyPatch, user: int, working: set[str], programs: set[str], chosen: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(rootfs, "may_own", lambda _: user == 0)
     monkeypatch.setattr(rootfs, "_works", lambda words: bool(working & set(words)))
     monkeypatch.setattr(rootfs, "_has_subuids", lambda: True)
     monkeypatch.setattr(shutil, "which", lambda name, **_: name if name in programs else None)

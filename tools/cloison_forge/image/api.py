@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from cloison_forge.core.paths import project
 from cloison_forge.core.stage import Stage, digest_file, digest_files, write_json
 from cloison_forge.image import boot, companion, ext4, recipe, rootfs
 from cloison_forge.image import disk as raw
+from cloison_forge.image.rights import may_own
 from cloison_forge.source.model import disk_errors
 
 
@@ -56,7 +56,7 @@ def root(line: Line, *, offline: bool = False, locked: bool = False) -> RootImag
             extra = folder / "companion.tar"
             companion.write(extra, settings, folder)
             log = project().line(line.name) / "logs" / "image.log"
-            ext4.make(folder / "root.ext4", [tar.path, extra], geometry, folder, log, fake=os.geteuid() != 0)
+            ext4.make(folder / "root.ext4", [tar.path, extra], geometry, folder, log, fake=not may_own(folder))
             (folder / "init").unlink()
             extra.unlink()
         write_json(

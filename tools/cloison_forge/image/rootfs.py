@@ -22,6 +22,7 @@ from cloison_forge.core.stage import atomic_file, digest_bytes, digest_file, wri
 from cloison_forge.image import lockfile, packages, sources
 from cloison_forge.image.lockfile import Package
 from cloison_forge.image.recipe import Recipe, RootRecipe
+from cloison_forge.image.rights import may_own
 from cloison_forge.source.model import disk_errors, free_bytes, full_disk
 
 KEEP = 4
@@ -106,7 +107,7 @@ def mode() -> str:
 
     Raises `ToolMissingError` where none of them can work, with what to install.
     """
-    if os.geteuid() == 0 and _works(["unshare", "--mount", "true"]):
+    if may_own(Path(tempfile.gettempdir())) and _works(["unshare", "--mount", "true"]):
         return "root"
     if os.geteuid() != 0 and shutil.which("newuidmap") and _has_subuids() and _works(["unshare", "--user", "true"]):
         return "unshare"
