@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ from cloison_forge.core.paths import project
 
 KEEP = 12
 _BULKY = ("root.cow", "job.tar", "uefi-variables.fd", "vm_file*")
+_OWNER = "owner"  # holds the process id of whoever runs the machine
 _DONE = "ended"
 
 
@@ -26,6 +28,7 @@ def run_folder(line: str, lane: str) -> Iterator[Path]:
     stamp = time.strftime("%Y%m%d-%H%M%S-", time.gmtime())
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=stamp))
     folder.chmod(0o755)
+    (folder / _OWNER).write_text(f"{os.getpid()}\n", encoding="ascii")
     try:
         yield folder
     finally:
@@ -46,7 +49,18 @@ def _point(link: Path, folder: Path) -> None:
 
 
 def _prune(parent: Path) -> None:
-    """Remove all but the newest runs; those still going on have no mark and stay."""
-    ended = sorted(path.parent for path in parent.glob(f"*/{_DONE}") if not path.parent.is_symlink())
-    for folder in ended[:-KEEP]:
+    """Remove all but the newest runs that have ended, and those whose owner was killed."""
+    folders = sorted(path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
+    ended = [folder for folder in folders if (folder / _DONE).exists()]
+    orphans = [folder for folder in folders if folder not in ended and not _owned(folder)]
+    for folder in [*ended[:-KEEP], *orphans]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _owned(folder: Path) -> bool:
+    """Say whether the process that runs the machine of this folder is there; in doubt, it is."""
+    try:
+        owner = int((folder / _OWNER).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return time.time() - folder.stat().st_mtime < 3600 if folder.exists() else True
+    return Path(f"/proc/{owner}").exists()
