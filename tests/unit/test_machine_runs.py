@@ -25,11 +25,17 @@ def test_two_at_once_never_meet(parent: Path) -> None:
 
 
 def test_what_is_bulky_goes_and_the_log_stays_even_after_a_failure(parent: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), runs.run_folder("6.12", "uml") as folder:
-        (folder / "root.cow").write_bytes(b"x")
-        (folder / "job.tar").write_bytes(b"x")
-        (folder / "console.log").write_bytes(b"x")
-        raise KeyboardInterrupt
+    names = ("root.cow", "job.tar", "console.log")
+
+    def interrupted() -> None:
+        with runs.run_folder("6.12", "uml") as made:
+            for name in names:
+                (made / name).write_bytes(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    folder = parent / "last"
     assert not (folder / "root.cow").exists()
     assert not (folder / "job.tar").exists()
     assert (parent / "last" / "console.log").exists()
