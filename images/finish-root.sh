@@ -13,6 +13,10 @@ chroot "$tree" find /usr/lib/python3 /usr/lib/python3.11 -depth -name __pycache_
 chroot "$tree" env PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 \
 	python3 -I -m compileall -q -j 1 --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.11
 
+# The dynamic linker's cache, by the tree's own (static) program: fakechroot puts a dummy in its place.
+rm -f etc/ld.so.cache
+"$tree/sbin/ldconfig" -r "$tree"
+
 # Written by programs that ran during the installation.
 find var/log -type f -delete
 rm -rf var/log/journal
@@ -21,7 +25,7 @@ mkdir -m 0755 -p var/cache/apt/archives/partial
 rm -rf var/lib/apt/lists var/lib/systemd/catalog/database var/lib/systemd/random-seed
 mkdir -p var/lib/apt/lists/partial
 rm -f var/lib/dpkg/*-old var/lib/dpkg/lock* var/lib/dpkg/triggers/Lock var/lib/apt/extended_states
-rm -f etc/*- etc/.pwd.lock etc/ld.so.cache etc/hostname etc/resolv.conf etc/machine-id var/lib/dbus/machine-id
+rm -f etc/*- etc/.pwd.lock etc/hostname etc/resolv.conf etc/machine-id var/lib/dbus/machine-id
 rm -rf etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap etc/apt/auth.conf.d/*
 
 # dpkg skips the same documentation later, but from now on it waits for the disk.

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ class FakeKernel:
     image: Path
     release: str = "6.12.117-cloison"
     key: str = "k"
+    provenance: Mapping[str, object] = field(default_factory=lambda: {"series": "s"})
 
 
 @pytest.fixture
@@ -72,6 +74,7 @@ def test_the_disk_follows_kernel_and_root(built: Path, tmp_path: Path) -> None:
     assert first.path.stat().st_mtime_ns == written
     other = api.disk(LINE, FakeKernel(image, key="l"), root)
     assert other.key != first.key
+    assert '"series": "s"' in (first.path.parent / "manifest.json").read_text(encoding="utf-8")
     assert other.root_partuuid == recipe.load().disk.root_guid
     assert (built / "root" / "root.ext4").is_file()
 
@@ -85,7 +88,12 @@ def test_an_interrupted_stage_leaves_nothing_behind(built: Path, monkeypatch: py
         with pytest.raises(KeyboardInterrupt):
             api.root(LINE)
     assert [path.name for path in built.iterdir()] == [".lock"]
+    closed = built / ".root.killed" / "tree" / "closed"
+    closed.mkdir(parents=True)
+    (closed / "file").touch()
+    closed.chmod(0)
     assert api.root(LINE).path.is_file()
+    assert not (built / ".root.killed").exists()
 
 
 def test_a_full_disk_while_writing_is_one_line(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

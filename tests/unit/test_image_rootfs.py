@@ -154,9 +154,12 @@ def test_two_at_once_make_it_once(place: Place) -> None:
 
 
 def test_only_a_few_old_tars_are_kept(place: Place) -> None:
+    (place.cache / "rootfs" / f"{rootfs.WORK}-killed" / "tree").mkdir(parents=True)
+    (place.cache / "rootfs" / ".x.tar.killed").touch()
     for number in range(6):
         (place.cache / "rootfs" / f"{number}.tar").touch()
     place.mmdebstrap(GOOD)
     tar = rootfs.ensure(PLAN, offline=True)
     assert len(place.leftovers()) == rootfs.KEEP
+    assert not list((place.cache / "rootfs").glob("*killed"))
     assert tar.path.name in place.leftovers()

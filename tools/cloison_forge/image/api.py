@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +71,7 @@ def root(line: Line, *, offline: bool = False, locked: bool = False) -> RootImag
         )
 
     with lock_of(out.parent, f"the image of {line.name}"), disk_errors("root file system", out.parent):
+        _drop_leftovers(out)
         stage.ensure(make)
     return RootImage(out / "root.ext4", stage.key, settings.uuid)
 
@@ -88,6 +90,10 @@ class BootKernel(Protocol):
     @property
     def key(self) -> str:
         """Key of the stage that built it."""
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """What it was made from."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +138,22 @@ def disk(line: Line, kernel: BootKernel, root: RootImage) -> Disk:
             {
                 "kernel": kernel.release,
                 "kernel_sha256": digest_file(kernel.image),
+                "kernel_provenance": dict(kernel.provenance),
                 "root": root.key,
                 "root_partuuid": plan.disk.root_guid,
             },
         )
 
     with lock_of(out.parent, f"the image of {line.name}"), disk_errors("disk image", out.parent):
+        _drop_leftovers(out)
         stage.ensure(make)
     return Disk(out / "disk.raw", stage.key, plan.disk.root_guid, plan.disk.console, kernel.release)
+
+
+def _drop_leftovers(out: Path) -> None:
+    """Remove what runs that were killed left beside `out`; the caller holds the lock, so nobody works there."""
+    for path in out.parent.glob(f".{out.name}.*"):
+        ext4.remove_tree(path)
 
 
 def relock() -> list[str]:

@@ -77,7 +77,7 @@ def make(target: Path, tars: Sequence[Path], geometry: Geometry, work: Path, log
             words = ["fakeroot", "--", *words]
         _run(words, geometry, log, work)
     finally:
-        _remove(tree)
+        remove_tree(tree)
     _fix_times(target, geometry, work)
     check(target)
 
@@ -155,7 +155,7 @@ def check(image: Path) -> None:
         )
 
 
-def _remove(tree: Path) -> None:
+def remove_tree(tree: Path) -> None:
     """Remove a tree whose folders may lack the right to write."""
     for folder, names, _ in os.walk(tree):
         for name in names:

@@ -19,7 +19,7 @@ from cloison_forge.core.locks import locked as lock_of
 from cloison_forge.core.paths import project
 from cloison_forge.core.run import require, run
 from cloison_forge.core.stage import atomic_file, digest_bytes, digest_file, write_json
-from cloison_forge.image import lockfile, packages, sources
+from cloison_forge.image import ext4, lockfile, packages, sources
 from cloison_forge.image.lockfile import Package
 from cloison_forge.image.recipe import Recipe, RootRecipe
 from cloison_forge.image.rights import may_own
@@ -29,6 +29,7 @@ KEEP = 4
 NEEDED_BYTES = 900 * 10**6
 """Free space without which no run of mmdebstrap is begun: the tree, its packages and the tar."""
 
+WORK = "cloison-root"
 _LEFT_OUT = ("man", "locale", "info", "doc-base", "lintian", "bug")
 
 
@@ -146,25 +147,26 @@ def _make(recipe: RootRecipe, tar: RootTar, store: packages.Store) -> None:
     native = run(["dpkg", "--print-architecture"]).output.strip()
     if native != recipe.architecture:
         raise UsageError(f"the host image is {recipe.architecture}, this machine {native}: it cannot run its programs")
-    place = Path(tempfile.gettempdir())
+    chosen = mode()
+    # in mode unshare, root is another user, to whom the cache may be closed
+    place = Path(tempfile.gettempdir()) if chosen == "unshare" else folder()
     for where in (place, folder()):
         if free_bytes(where) < NEEDED_BYTES:
             raise full_disk(f"root file system: needs {NEEDED_BYTES // 10**6} MB", where)
-    chosen = mode()
     log = folder() / "mmdebstrap.log"
     log.unlink(missing_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="cloison-root-", dir=place) as name,
+        tempfile.TemporaryDirectory(prefix=f"{WORK}-", dir=place, ignore_cleanup_errors=True) as name,
         atomic_file(tar.path) as beside,
         ui.step("image", f"installing {len(tar.packages)} packages (mmdebstrap, mode {chosen})"),
     ):
         work = Path(name)
-        work.chmod(0o755)  # in mode unshare, root is another user, who must be able to read this
+        work.chmod(0o755)
         repository = _repository(work / "packages", tar.packages, store)
         hook = work / "finish"
         shutil.copyfile(finisher(), hook)
         hook.chmod(0o755)
-        _mmdebstrap(_words(recipe, chosen, repository, hook, beside), recipe, log)
+        _mmdebstrap(_words(recipe, chosen, repository, hook, beside), recipe, work, log)
     manifest = {"key": tar.key, "suite": recipe.suite, "packages": [package.line for package in tar.packages]}
     write_json(tar.path.with_suffix(".json"), {**manifest, "differences": list(tar.differences), "mode": chosen})
 
@@ -196,15 +198,15 @@ def _words(recipe: RootRecipe, chosen: str, repository: Path, hook: Path, target
     return [*words, "", str(target), f"deb [trusted=yes] copy:{repository} ./"]
 
 
-def _mmdebstrap(words: Sequence[str], recipe: RootRecipe, log: Path) -> None:
-    """Run mmdebstrap; the hint of a failure names its log."""
-    env = {"SOURCE_DATE_EPOCH": str(recipe.epoch), "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/nonexistent"}
+def _mmdebstrap(words: Sequence[str], recipe: RootRecipe, work: Path, log: Path) -> None:
+    """Run mmdebstrap with its tree below `work`; the hint of a failure names its log."""
+    env = {"SOURCE_DATE_EPOCH": str(recipe.epoch), "LC_ALL": "C.UTF-8", "TZ": "UTC", "TMPDIR": str(work)}
     try:
         run(words, env=env, log=log)
     except CommandError as error:
         text = log.read_text(encoding="utf-8", errors="replace")
         if "No space left on device" in text:
-            raise full_disk("root file system", Path(tempfile.gettempdir())) from None
+            raise full_disk("root file system", work) from None
         reasons = re.findall(r"^E: (?!mmdebstrap failed)(.*)$", text, re.M) or [error.message.splitlines()[-1]]
         raise BuildError(
             f"mmdebstrap failed: {reasons[0].strip()[:300]}", hint=f"the whole output is in {log}"
@@ -212,7 +214,11 @@ def _mmdebstrap(words: Sequence[str], recipe: RootRecipe, log: Path) -> None:
 
 
 def _drop_old(newest: Path) -> None:
-    """Keep the few newest tars of the cache."""
+    """Keep the few newest tars of the cache; what a killed run left half written goes (the lock is held)."""
+    for path in folder().glob(".*.tar.*"):
+        path.unlink()
+    for path in folder().glob(f"{WORK}-*"):
+        ext4.remove_tree(path)
     tars = sorted(folder().glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in tars[KEEP:]:
         if path != newest:
