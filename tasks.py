@@ -203,6 +203,7 @@ def boot(_: Context, line: str = "6.12", lane: str = "qemu", profile: str = "", 
     suite="run only this suite",
     junit="write JUnit XML to this path",
     html="write a page to this path",
+    append="words to add to the kernel's command line",
     coverage="list the rows of the catalogue that no check proves, and stop",
 )
 def verify(
@@ -214,6 +215,7 @@ def verify(
     json: str = "",
     junit: str = "",
     html: str = "",
+    append: str = "",
     coverage: bool = False,
     offline: bool = False,
 ) -> int:
@@ -223,7 +225,70 @@ def verify(
     if coverage:
         return api.coverage(json)
     request = Request(line=line, profile=profile, offline=offline)
-    return api.verify(api.VerifyOptions(request=request, lane=lane, suite=suite, json=json, junit=junit, html=html))
+    options = api.VerifyOptions(
+        request=request, lane=lane, suite=suite, json=json, junit=junit, html=html, append=append
+    )
+    return api.verify(options)
+
+
+@command("line", "lane", "json", "offline", hook="only these hooks, separated by commas")
+def mutate(
+    _: Context, line: str = "6.12", lane: str = "uml", hook: str = "", json: str = "", offline: bool = False
+) -> int:
+    """Turn off each hook of the series in turn, and name the check that notices."""
+    from cloison_forge import mutation
+
+    return mutation.mutate(Request(line=line, offline=offline), lane=lane, only=hook, json=json)
+
+
+@command("line", "json", gate="fail when a goal is missed", rows="only these rows, separated by commas")
+def bench(_: Context, line: str = "6.12", json: str = "", gate: bool = False, rows: str = "") -> int:
+    """Count the instructions of kernel operations, with and without the series and contexts."""
+    from cloison_forge.bench import api
+
+    return api.bench(Request(line=line), json_path=json, gate=gate, rows=rows)
+
+
+@command("line", "json")
+def bench_life(_: Context, line: str = "6.12", json: str = "") -> None:
+    """Count what contexts cost from birth to death, beside namespaces, with up to 10,000 present."""
+    from cloison_forge.bench import api
+
+    api.life(Request(line=line), json_path=json)
+
+
+@command("line", "json")
+def bench_tools(_: Context, line: str = "6.12", json: str = "") -> None:
+    """Time what people wait for: nothing to do, first word of PID 1, a change to verified."""
+    from cloison_forge.bench import toolkit
+
+    toolkit.measure(Request(line=line), json_path=json)
+
+
+@command("line", "json")
+def bench_kernel(_: Context, line: str = "6.12", json: str = "") -> None:
+    """Compare a compile by this toolkit with a bare make of the same configuration (two cold builds)."""
+    from cloison_forge import pipeline
+    from cloison_forge.core import output
+    from cloison_forge.kernel import overhead
+
+    request = Request(line=line, profile="uml")
+    applied, configured = pipeline.configured(request)
+    result = overhead.measure(request.kernel_line, applied, configured)
+    if json:
+        output.write(json, result.as_json())
+    if json != "-":
+        ui.note("bench", f"processor time over a bare make: {result.ratio:.3f} (goal {overhead.GOAL})")
+
+
+@command("line", "lane", "offline", profile="kernel profile instead of debug", minutes="how long, in minutes")
+def stress(
+    _: Context, line: str = "6.12", lane: str = "qemu", profile: str = "debug", minutes: int = 10, offline: bool = False
+) -> int:
+    """Create, enter, signal and end contexts all at once on a kernel that watches itself."""
+    from cloison_forge import stress as room
+
+    return room.stress(Request(line=line, profile=profile, offline=offline), lane=lane, minutes=minutes)
 
 
 @command("line", "lane", "offline", share="host folder to see at /mnt/share")
@@ -273,14 +338,16 @@ def clean(_: Context, line: str = "", all: bool = False, dry_run: bool = False) 
     room.clean(everything=all, line=line, dry_run=dry_run)
 
 
-def _group(name: str, default: Any, **others: Any) -> Collection:
+def _group(name: str, label: str, default: Any, **others: Any) -> Collection:
+    """Return tasks that share a name: `name` itself runs the default, `name.other` the others."""
     group = Collection(name)
-    group.add_task(default, name="apply" if name == "patch" else "resolve", default=True)
-    for label, item in others.items():
-        group.add_task(item, name=label)
+    group.add_task(default, name=label, default=True)
+    for other, item in others.items():
+        group.add_task(item, name=other)
     return group
 
 
-ns = Collection(doctor, fetch, kernel, image, boot, verify, shell, build, test, clean)
-ns.add_collection(_group("patch", patch, edit=edit, export=export, check=check))
-ns.add_collection(_group("kconfig", kconfig, explain=explain))
+ns = Collection(doctor, fetch, kernel, image, boot, verify, mutate, stress, shell, build, test, clean)
+ns.add_collection(_group("patch", "apply", patch, edit=edit, export=export, check=check))
+ns.add_collection(_group("kconfig", "resolve", kconfig, explain=explain))
+ns.add_collection(_group("bench", "operations", bench, life=bench_life, tools=bench_tools, kernel=bench_kernel))

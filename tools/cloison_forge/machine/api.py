@@ -256,8 +256,8 @@ def coverage(json: str = "") -> int:
     return ExitStatus.GOOD
 
 
-def shell(options: ShellOptions) -> int:
-    """Run a command as root in a machine and return its exit status, or carry a terminal."""
+def shell_run(options: ShellOptions) -> tuple[int, Run]:
+    """Run a command as root in a machine, or carry a terminal; return its exit status and the machine's run."""
     lane = machine_inputs.lane_named(options.lane)
     share = Path(options.share).expanduser() if options.share else None
     if share is not None and not share.is_dir():
@@ -278,9 +278,15 @@ def shell(options: ShellOptions) -> int:
         run = run_machine(lane, _spec(inputs, job, share=share), _expected(inputs, job), options.request.line, prepare)
     if session.status is None:
         raise failure(run if not run.good else replace_ending(run), f"lane {lane.name}")
+    return session.status, run
+
+
+def shell(options: ShellOptions) -> int:
+    """Run a command as root in a machine and return its exit status, or carry a terminal."""
+    status, run = shell_run(options)
     if not run.good:
         ui.warn(f"the machine did not end well: {run.ending} {run.ending.detail}")
-    return session.status
+    return status
 
 
 def replace_ending(run: Run) -> Run:
