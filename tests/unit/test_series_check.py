@@ -95,6 +95,7 @@ def check(bench: Bench, *, reference: bool = True) -> Report:
         FakeTree(bench.tree, reference=reference),
         api.placement_of(LINE, FakeTree(bench.tree)),
         policy(bench.root / "patches/check.toml"),
+        bench.root / "cache/verdicts",
     )
     return checking.examine(subject, None)
 
@@ -252,6 +253,25 @@ def test_checkpatch_counts_and_waivers_need_a_reason_and_a_use(bench: Bench) -> 
     file.write_text("[footprnt]\nfiles = 1\n")
     with pytest.raises(UsageError, match="unknown 'footprnt'"):
         check(bench)
+
+
+def test_what_checkpatch_said_is_remembered_for_the_same_patch(bench: Bench) -> None:
+    bench.add("common/core.patch", {"kernel/vserver/core.c": "int a; /* BAD */\n"})
+    bench.add("common/more.patch", {"kernel/vserver/more.c": "int b; /* BAD */\n"})
+    first = one(check(bench), "checkpatch").findings
+    assert [f.where for f in first] == ["common/core.patch", "common/more.patch"]
+    log = bench.root / "runs"
+    script = bench.tree / "scripts/checkpatch.pl"
+    assert one(check(bench), "checkpatch").findings == first
+    script.write_text(CHECKPATCH.replace("my $bad = 0;", f"my $bad = 0; open(L, '>>', '{log}'); print L 'x';"))
+    assert one(check(bench), "checkpatch").findings == first
+    assert log.read_text() == "xx"  # another checkpatch is asked again
+    assert one(check(bench), "checkpatch").findings == first
+    assert log.read_text() == "xx"
+    path = bench.series / "common/more.patch"
+    path.write_text(path.read_text().replace("BAD", "good"))
+    assert [f.where for f in one(check(bench), "checkpatch").findings] == ["common/core.patch"]
+    assert log.read_text() == "xxx"
 
 
 def test_a_checkpatch_that_does_not_run_is_no_pass(bench: Bench) -> None:

@@ -233,6 +233,7 @@ def check(
             tree,
             placement_of(line, tree),
             policy(project().patches / "check.toml"),
+            project().cache / "verdicts",
         )
         report = checking.examine(subject, _builds(line, tree, full) if build else None)
     if json:

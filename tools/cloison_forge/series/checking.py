@@ -34,7 +34,10 @@ from cloison_forge.series.reading import Series
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: the series of a line in a tree, with the series of other lines, and the policy."""
+    """What is checked: the series of a line in a tree, with the series of other lines, and the policy.
+
+    `memory` is the folder that remembers earlier verdicts.
+    """
 
     line: str
     series: Series
@@ -42,6 +45,7 @@ class Subject:
     tree: TreeLike
     placement: Placement
     policy: Policy
+    memory: Path
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def _footprint(subject: Subject, found: Footprint) -> Check:
 
 
 def _checkpatch(subject: Subject) -> Check:
-    return _judged(subject, "checkpatch", lint.checkpatch(subject.series, subject.tree.path), "--strict, each patch")
+    found = lint.checkpatch(subject.series, subject.tree.path, subject.memory, subject.tree.key)
+    return _judged(subject, "checkpatch", found, "--strict, each patch")
 
 
 def _kernel_doc(subject: Subject, originals: dict[str, Content | None], fitted: Fit) -> Check:

@@ -7,16 +7,21 @@ the files it touches, without their line numbers, more often than in the pristin
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from cloison_forge.core.errors import BuildError
 from cloison_forge.core.run import require, run
+from cloison_forge.core.stage import digest_bytes, digest_file, write_json
 from cloison_forge.series.findings import Finding
 from cloison_forge.series.fitting import Content, place
-from cloison_forge.series.reading import Series
+from cloison_forge.series.reading import Patch, Series
 
 _CHECKPATCH = re.compile(r"^(?P<file>.+?):(?P<line>\d+): (?:ERROR|WARNING|CHECK):(?P<kind>[A-Z_0-9]+): (?P<text>.*)$")
 _MESSAGE = re.compile(
@@ -30,28 +35,40 @@ _DOCUMENTED = (".c", ".h")
 Messages = Counter[tuple[str, str]]
 
 
-def checkpatch(series: Series, tree: Path) -> list[Finding]:
-    """Run ``checkpatch --strict`` of `tree` on every patch; whatever it prints is new, since it looks at patches."""
+def checkpatch(series: Series, tree: Path, memory: Path, key: str) -> list[Finding]:
+    """Run ``checkpatch --strict`` of `tree` on every patch; whatever it prints is new, since it looks at patches.
+
+    What it said of a patch is remembered in `memory`, for this patch and the source tree named by `key`.
+    """
     script = tree / "scripts" / "checkpatch.pl"
     if not script.is_file():
         raise BuildError(f"{script} is missing", hint="is this a kernel source?")
     require("perl", why="for the kernel's checkpatch")
-    files = {str(patch.path.resolve()): patch.name for patch in series.patches}
-    result = run(
-        ["perl", script, "--strict", "--terse", "--show-types", "--no-summary", "--color=never", f"--root={tree}",
-         *files],
-        cwd=tree, env={"LC_ALL": "C", "GIT_DIR": "/nonexistent"}, check=False,
-    )  # fmt: skip
-    found: list[Finding] = []
-    for line in result.output.splitlines():
-        match = _CHECKPATCH.match(line)
-        if match and match["file"] in files:
-            found.append(Finding(files[match["file"]], f"line {match['line']}: {match['text']}", match["kind"]))
-    if result.status not in (0, 1) or (result.status == 1 and not found):
+
+    def one(patch: Patch) -> list[Finding]:
+        digest = digest_bytes(f"{key}\0{digest_file(script)}\0{patch.name}\0{digest_bytes(patch.data)}".encode())
+        known = memory / f"checkpatch-{digest}.json"
+        if known.is_file():
+            return [Finding(**entry) for entry in json.loads(known.read_text(encoding="utf-8"))]
+        found = _checkpatch(patch, tree, script)
+        write_json(known, [asdict(finding) for finding in found])
+        return found
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [finding for found in pool.map(one, series.patches) for finding in found]
+
+
+def _checkpatch(patch: Patch, tree: Path, script: Path) -> list[Finding]:
+    options = ["--strict", "--terse", "--show-types", "--no-summary", "--color=never", f"--root={tree}"]
+    env = {"LC_ALL": "C", "GIT_DIR": os.devnull}
+    result = run(["perl", script, *options, patch.path.resolve()], cwd=tree, env=env, check=False)
+    matches = [match for match in map(_CHECKPATCH.match, result.output.splitlines()) if match]
+    if result.status not in (0, 1) or (result.status == 1 and not matches):
         raise BuildError(
-            "checkpatch did not do its work: " + " / ".join(result.output.splitlines()[-3:]), hint=f"look at {script}"
+            f"checkpatch did not do its work on {patch.name}: " + " / ".join(result.output.splitlines()[-3:]),
+            hint=f"look at {script}",
         )
-    return found
+    return [Finding(patch.name, f"line {match['line']}: {match['text']}", match["kind"]) for match in matches]
 
 
 def kernel_doc(
