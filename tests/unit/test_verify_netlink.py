@@ -24,9 +24,11 @@ def test_the_controller_knows_itself() -> None:
 
 
 def test_an_error_answer_is_raised() -> None:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_GENERIC) as end:
-        with pytest.raises(OSError, match="No such file") as caught:
-            netlink.family(end, "no-such-family")
+    with (
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_GENERIC) as end,
+        pytest.raises(OSError, match="No such file") as caught,
+    ):
+        netlink.family(end, "no-such-family")
     assert caught.value.errno == errno.ENOENT
 
 
