@@ -72,7 +72,7 @@ def test_what_cannot_be_run(kernel: FakeKernel, argv0: str, status: int) -> None
 
 def test_refusal_of_the_kernel_is_named(kernel: FakeKernel) -> None:
     kernel.refuse[Command.CTX_MIGRATE] = 13
-    with pytest.raises(supervise.LaunchError, match="enter the context: the context is private") as caught:
+    with pytest.raises(supervise.LaunchError, match="enter the context: the context is private or sealed") as caught:
         launch(kernel, "true")
     assert caught.value.status == 125
     assert caught.value.cause is not None

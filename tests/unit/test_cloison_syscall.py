@@ -14,6 +14,7 @@ from cloison.syscall import (
     AddressError,
     BusyError,
     ExistsError,
+    InvalidError,
     NoSuchContextError,
     NotPermittedError,
     NotSupportedError,
@@ -70,6 +71,14 @@ def test_an_errno_without_a_type_is_still_an_oserror() -> None:
     with pytest.raises(OSError, match="vx_info of 7") as caught:
         Vserver(lambda *_: -errno.ENOMEM).call(Command.VX_INFO, 7, abi.VxInfo())
     assert caught.value.errno == errno.ENOMEM
+
+
+def test_an_errno_means_to_a_command_what_the_kernel_says() -> None:
+    with pytest.raises(InvalidError, match="shares memory") as caught:
+        Vserver(lambda *_: -errno.EINVAL).call(Command.CTX_MIGRATE, 7)
+    assert caught.value.reason.startswith("the caller shares")
+    with pytest.raises(InvalidError, match="vx_info of 7: invalid argument"):
+        Vserver(lambda *_: -errno.EINVAL).call(Command.VX_INFO, 7)
 
 
 def test_the_real_call_reaches_the_kernel() -> None:

@@ -53,6 +53,18 @@ _NUMBERS_32 = {
 }
 
 
+_SHARES = "the caller shares memory, descriptors or working directory with another thread or process"
+_SPECIAL: dict[tuple[int, int], str] = {
+    (Command.CTX_MIGRATE, errno.EINVAL): _SHARES,
+    (Command.CTX_MIGRATE, errno.EACCES): "the context is private or sealed, or a debugger is at work on the caller",
+    (Command.CTX_MIGRATE, errno.EFAULT): "the context is shutting down",
+    (Command.CTX_CREATE, errno.EINVAL): f"the id is not from 2 to 65535, or {_SHARES}",
+    (Command.CTX_CREATE, errno.EACCES): "a debugger is at work on the caller",
+    (Command.CTX_KILL, errno.EINVAL): "there is no such signal",
+}
+"""What an errno means to one command, where that is more than it means in general."""
+
+
 class VserverError(OSError):
     """A command failed; `errno` and `command` say how and which.
 
@@ -64,13 +76,10 @@ class VserverError(OSError):
 
     def __init__(self, code: int, command: int, ident: int) -> None:
         name = Command(command).name.lower() if command in Command._value2member_map_ else f"{command:#010x}"
-        super().__init__(code, f"{name} of {ident}: {self.meaning or os.strerror(code)}")
-        self.command, self.ident = command, ident
-
-    @property
-    def reason(self) -> str:
+        self.reason = _SPECIAL.get((command, code)) or self.meaning or os.strerror(code)
         """What the failure means, without the command's name."""
-        return self.meaning or os.strerror(self.errno or 0)
+        super().__init__(code, f"{name} of {ident}: {self.reason}")
+        self.command, self.ident = command, ident
 
 
 class NotSupportedError(VserverError):
