@@ -142,6 +142,6 @@ def _mtools(words: Sequence[str | Path], epoch: int, work: Path) -> None:
         run(words, env={**env, "MTOOLSRC": os.devnull})
     except CommandError as error:
         if "No space left on device" in error.message:
-            raise full_disk("EFI system partition", work) from None
+            raise full_disk("EFI system partition", work.parent) from None
         reason = error.message.splitlines()[-1].strip(" |")
         raise BuildError(f"the EFI system partition cannot be written: {reason}", hint=error.hint) from None

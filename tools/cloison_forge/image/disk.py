@@ -62,7 +62,7 @@ def write(target: Path, recipe: Recipe, kernel: Path, release: str, root: Path, 
     place = layout(recipe.disk.esp_mib, root.stat().st_size)
     used = root.stat().st_blocks * 512 + 2 * kernel.stat().st_size + 8 * MIB
     if free_bytes(work) < used:
-        raise full_disk(f"disk image: needs {used // 10**6} MB", work)
+        raise full_disk(f"disk image: needs {used // 10**6} MB", work.parent)
     grub = boot.loaders(recipe.disk, place.bios // SECTOR, work)
     if len(grub.core) > place.esp - place.bios:
         raise BuildError("GRUB's core does not fit into the BIOS boot partition")

@@ -60,7 +60,7 @@ def make(target: Path, tars: Sequence[Path], geometry: Geometry, work: Path, log
         raise BuildError(f"a tar of the image is damaged: {error}", hint="remove rootfs/ from the cache") from None
     content = sum(path.stat().st_size for path in tars)
     if free_bytes(work) < 2 * content + 64 * MIB:
-        raise full_disk(f"root file system: needs {2 * content // 10**6 + 67} MB", work)
+        raise full_disk(f"root file system: needs {2 * content // 10**6 + 67} MB", work.parent)
     tree = Path(tempfile.mkdtemp(dir=work, prefix="tree."))
     try:
         script = ["set -e", "umask 022"]
@@ -104,7 +104,7 @@ def _run(words: Sequence[str], geometry: Geometry, log: Path | None, place: Path
         return run(words, env=_environment(geometry), log=log).output
     except CommandError as error:
         if "No space left on device" in error.message:
-            raise full_disk("root file system", place) from None
+            raise full_disk("root file system", place.parent) from None
         reason = error.message.splitlines()[-1].strip(" |")
         raise BuildError(f"the root file system cannot be written: {reason}", hint=error.hint) from None
 

@@ -206,7 +206,7 @@ def _mmdebstrap(words: Sequence[str], recipe: RootRecipe, work: Path, log: Path)
     except CommandError as error:
         text = log.read_text(encoding="utf-8", errors="replace")
         if "No space left on device" in text:
-            raise full_disk("root file system", work) from None
+            raise full_disk("root file system", work.parent) from None
         reasons = re.findall(r"^E: (?!mmdebstrap failed)(.*)$", text, re.M) or [error.message.splitlines()[-1]]
         raise BuildError(
             f"mmdebstrap failed: {reasons[0].strip()[:300]}", hint=f"the whole output is in {log}"
