@@ -22,7 +22,7 @@ from cloison_forge.core import ui
 from cloison_forge.core.errors import ExitStatus, ForgeError
 from cloison_forge.pipeline import Request
 
-ORIGIN = "auto, debian, kernelorg, orig, git or local"
+ORIGIN = "auto, debian, kernelorg, orig, git or local; where the tree that is there came from, unless said"
 HELP = {
     "line": "kernel line of kernels.toml, such as 6.12",
     "profile": "build profile: vm, uml, debug or distro",
@@ -80,7 +80,7 @@ def doctor(_: Context, json: str = "") -> int:
 def fetch(
     _: Context,
     line: str = "6.12",
-    origin: str = "auto",
+    origin: str = "",
     value: str = "",
     offline: bool = False,
     locked: bool = False,
@@ -163,7 +163,7 @@ def kernel(
     line: str = "6.12",
     profile: str = "vm",
     variant: str = "on",
-    origin: str = "auto",
+    origin: str = "",
     value: str = "",
     offline: bool = False,
     locked: bool = False,
@@ -309,7 +309,7 @@ def build(
     line: str = "6.12",
     offline: bool = False,
     locked: bool = False,
-    origin: str = "auto",
+    origin: str = "",
     value: str = "",
 ) -> None:
     """Fetch, prove, patch, configure, compile, make the host image, boot it once."""

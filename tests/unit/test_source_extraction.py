@@ -77,6 +77,16 @@ def test_another_request_for_the_same_tar_keeps_the_tree(place: Project) -> None
     assert (first.path / "Kconfig").read_text(encoding="ascii") == "patched\n"
 
 
+def test_a_task_that_names_no_origin_goes_on_with_the_tree_that_is_there(place: Project, tmp_path: Path) -> None:
+    warm()
+    own = tmp_path / "own.tar"
+    own.write_bytes(kernel_tar("6.12.9"))
+    local_tree = ensure_tree(LINE, FetchOptions(origin="local", value=str(own)))
+    assert ensure_tree(LINE, FetchOptions(origin="")) == local_tree
+    assert ensure_tree(LINE, FetchOptions(origin="auto")).reference
+    assert ensure_tree(LINE, FetchOptions(origin="")).reference
+
+
 def test_another_source_replaces_the_tree_whole(place: Project, tmp_path: Path) -> None:
     warm()
     first = ensure_tree(LINE, FetchOptions())

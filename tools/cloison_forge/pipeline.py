@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloison_forge.core import lines, ui
 from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
+from cloison_forge.core.stage import Stage
 
 if TYPE_CHECKING:
     from cloison_forge.image.api import Disk, RootImage
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What to build: a kernel line, a profile, a variant ('on', 'off', 'absent'), and where sources come from."""
+    """What to build: a kernel line, a profile, a variant ('on', 'off', 'absent'), and where sources come from.
+
+    An empty `origin` goes on with the source that is there, so that a task after `fetch --origin git`
+    need not say it again.
+    """
 
     line: str = "6.12"
     profile: str = "vm"
     variant: str = "on"
-    origin: str = "auto"
+    origin: str = ""
     value: str = ""
     offline: bool = False
     locked: bool = False
@@ -90,6 +96,11 @@ def build(request: Request) -> Disk:
     from cloison_forge.machine import api
 
     disk = image(replace(request, variant="on"))
-    api.boot_once(request.kernel_line, disk)
+    booted = Stage("boot", project().line(request.line) / "booted", {"disk": disk.key})
+
+    def once(_: Path) -> None:
+        api.boot_once(request.kernel_line, disk)
+
+    booted.ensure(once)
     ui.note("build", f"host image: {disk.path}")
     return disk

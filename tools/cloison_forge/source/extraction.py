@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloison_forge.core import ui
@@ -50,6 +50,7 @@ class Wish:
 def ensure(line: Line, options: FetchOptions, folder: str, fetch: Fetcher) -> Tree:
     """Return the tree in ``build/<line>/<folder>``, made now if it is not there for this request."""
     place = Place(project().line(line.name) / folder)
+    options = _continued(options, place)
     present = _present(line, options, place)
     if present is not None:
         ui.note("fetch", f"{describe(present)}: up to date")
@@ -61,6 +62,14 @@ def ensure(line: Line, options: FetchOptions, folder: str, fetch: Fetcher) -> Tr
         wish = Wish(options, _touched(options))
         origin = fetch(line, options)
         return _same(line, wish, place, origin) or _extract(line, wish, place, origin)
+
+
+def _continued(options: FetchOptions, place: Place) -> FetchOptions:
+    """Where no origin is named, go on with the one that the tree came from; 'auto' when there is none."""
+    if options.origin:
+        return options
+    origin, _, value = str(_stamp(place).get("request", "auto")).partition(" --value ")
+    return replace(options, origin=origin, value=value)
 
 
 def describe(tree: Tree) -> str:

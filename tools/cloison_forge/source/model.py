@@ -31,9 +31,10 @@ class RefusedError(BuildError):
 class FetchOptions:
     """What the user asks for.
 
-    `origin` is one of `ORIGINS`. `value` is the origin's own argument: a version ('newest' for the
-    newest of the line) for debian, kernelorg and orig; ``URL#REF`` or ``REF`` for git; a folder or
-    tarball for local. `offline` forbids the network, `locked` forbids any version but the pinned one.
+    `origin` is one of `ORIGINS`; '' goes on with the origin of the tree that is there. `value` is the
+    origin's own argument: a version ('newest' for the newest of the line) for debian, kernelorg and
+    orig; ``URL#REF`` or ``REF`` for git; a folder or tarball for local. `offline` forbids the network,
+    `locked` forbids any version but the pinned one.
     """
 
     origin: str = "auto"
