@@ -89,6 +89,9 @@ static _Noreturn void run_python(int socket)
 	/* -S and -P keep the image's own packages and the working folder out of the way. */
 	char *const words[] = { "python3", "-P", "-S", "-u", "-m", "cloison_verify.runner", NULL };
 
+	int nothing = open("/dev/null", O_RDONLY);
+
+	dup2(nothing, STDIN_FILENO);
 	dup2(socket, 3);	/* drops the close-on-exec flag, unless it already is 3 */
 	if (socket == 3)
 		fcntl(3, F_SETFD, 0);

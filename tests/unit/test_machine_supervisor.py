@@ -189,3 +189,9 @@ def test_the_machine_dies_with_the_program_that_started_it(tmp_path: Path, numbe
 def test_limits_of_a_check_are_its_own_plus_grace() -> None:
     assert Limits(check_grace=3).of(Stage.CHECKS, 20) == 23
     assert SHORT.of(Stage.KERNEL) == 0.4
+
+
+def test_a_shell_that_never_begins_is_a_hang_too(tmp_path: Path, send: object) -> None:
+    assert callable(send)
+    run = play(tmp_path, BANNER + send(stream(hello(()), bye=False)) + HANG, mode="shell")
+    assert (run.ending.outcome, run.ending.stage) == (Outcome.TIMEOUT, Stage.RUNNER)

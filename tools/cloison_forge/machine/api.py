@@ -270,7 +270,7 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
 
     def prepare(supervisor: Supervisor) -> None:
         supervisor.attach = session.attach
-        supervisor.endless = True
+        supervisor.patient = session.running
 
     if window is not None:
         ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")

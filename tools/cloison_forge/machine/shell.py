@@ -80,6 +80,10 @@ class Session:
         self._line, self._add, self._remove = line, add, remove
         add(Port(line.fileno(), self._on_line))
 
+    def running(self) -> bool:
+        """Say whether the command has begun and not ended."""
+        return self._begun and self.status is None
+
     def resize(self) -> None:
         """Tell the guest the size of the host's terminal."""
         columns, rows = os.get_terminal_size(self._stdout)

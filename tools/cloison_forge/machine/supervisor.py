@@ -67,8 +67,8 @@ class Port:
 class Supervisor:
     """Starts a machine and stays with it. Use `run` once.
 
-    `on_console` sees console bytes as they come. `endless` lifts the limit of the stage in which the
-    job runs (a shell has none). `attach` is called with the host's end of the two-way channel and
+    `on_console` sees console bytes as they come. While `patient` says so, no limit runs (a command in a
+    shell has none). `attach` is called with the host's end of the two-way channel and
     returns the descriptors to watch for it.
     """
 
@@ -79,7 +79,7 @@ class Supervisor:
     on_console: Callable[[bytes], None] | None = None
     on_progress: Callable[[Judge], None] | None = None
     attach: Callable[[socket.socket, Callable[[Port], None], Callable[[int], bool]], None] | None = None
-    endless: bool = False
+    patient: Callable[[], bool] = lambda: False
 
     _stage: Stage = Stage.FIRMWARE
     _stage_begun: float = 0.0
@@ -234,7 +234,8 @@ class Supervisor:
             return self._panicked + _AFTER_PANIC
         if self._judge.fault is not None and self._judge.fault.outcome is not Outcome.OOPS:
             return self._stage_begun  # nothing that comes now could be believed
-        if self._stage is Stage.CHECKS and self.endless:
+        if self.patient():
+            self._stage_begun = time.monotonic()
             return None
         seconds = self._judge.current.seconds if self._judge.current else 0
         return self._stage_begun + self._limits.of(self._stage, seconds)
@@ -284,8 +285,7 @@ class Supervisor:
             return
         if kind == "hello":
             self._ready = time.monotonic()
-            mode = self.spec.job.mode
-            self._enter(Stage.RUNNER if mode == "verify" else Stage.CHECKS if mode == "shell" else Stage.ENDING)
+            self._enter(Stage.ENDING if self.spec.job.mode == "boot" else Stage.RUNNER)
         elif kind == "begin":
             self._enter(Stage.CHECKS)
         elif kind == "end":
