@@ -57,7 +57,7 @@ def fixture_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verify:
     monkeypatch.setattr(runs, "project", lambda: Project(tmp_path, tmp_path))
     monkeypatch.setattr(secrets, "token_hex", lambda _: NONCE)
     monkeypatch.setattr(verification, "make_plan", lambda lane, _: verification.Plan(lane, PLAN, ()))
-    monkeypatch.setattr(api, "_expected", expected)
+    monkeypatch.setattr(api, "expected", expected)
     what = Inputs(None, root=tmp_path / "root")
 
     def verify(stream: str, console: str = "good", then: str = "") -> tuple[int, dict[str, object]]:

@@ -112,7 +112,8 @@ def _spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
     return replace(spec, **more)  # type: ignore[arg-type]
 
 
-def _expected(inputs: Inputs, job: Job) -> Expected:
+def expected(inputs: Inputs, job: Job) -> Expected:
+    """Return what the host knows in advance of a machine that does `job`."""
     kernel = inputs.kernel
     if kernel is None:
         release = str(getattr(inputs.disk, "release", ""))
@@ -129,7 +130,7 @@ def run_boot(options: BootOptions) -> Run:
     inputs = options.inputs or machine_inputs.make(options.request, lane)
     job = Job("boot")
     spec = _spec(inputs, job, firmware=options.firmware)
-    return run_machine(lane, spec, _expected(inputs, job), options.request.line)
+    return run_machine(lane, spec, expected(inputs, job), options.request.line)
 
 
 def boot(options: BootOptions) -> int:
@@ -188,7 +189,7 @@ def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job) ->
 
     try:
         return run_machine(
-            lane, _spec(inputs, job, append=options.append), _expected(inputs, job), options.request.line, prepare
+            lane, _spec(inputs, job, append=options.append), expected(inputs, job), options.request.line, prepare
         )
     finally:
         for bar in bars:
@@ -275,7 +276,7 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     if window is not None:
         ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")
     with shell_room.lent_terminal(session):
-        run = run_machine(lane, _spec(inputs, job, share=share), _expected(inputs, job), options.request.line, prepare)
+        run = run_machine(lane, _spec(inputs, job, share=share), expected(inputs, job), options.request.line, prepare)
     if session.status is None:
         raise failure(run if not run.good else replace_ending(run), f"lane {lane.name}")
     return session.status, run
