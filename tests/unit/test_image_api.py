@@ -150,7 +150,7 @@ def test_rights_are_tried_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("user", "working", "programs", "chosen"),
     [
-        (0, {"--mount"}, set(), "root"),
+        (0, {"--pid"}, set(), "root"),
         (0, set(), {"fakechroot", "fakeroot"}, "fakechroot"),
         (1000, {"--user"}, {"newuidmap", "fakechroot", "fakeroot"}, "unshare"),
         (1000, set(), {"newuidmap", "fakechroot", "fakeroot"}, "fakechroot"),

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from cloison_forge.core.errors import BuildError, ForgeError, ToolMissingError, UsageError
 from cloison_forge.core.paths import Project
-from cloison_forge.image import lockfile, packages, recipe, rootfs
+from cloison_forge.image import ext4, lockfile, packages, recipe, rootfs
 from cloison_forge.image.lockfile import Package
 
 PLAN = recipe.load()
@@ -107,6 +110,37 @@ def test_a_full_disk_is_told_before_it_starts(place: Place, monkeypatch: pytest.
     monkeypatch.setattr(rootfs, "free_bytes", lambda _: 10**6)
     with pytest.raises(BuildError, match="needs 900 MB: no space left"):
         rootfs.ensure(PLAN, offline=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_is_mounted_is_never_walked_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = tmp_path / "left"
+    (tree / "proc").mkdir(parents=True)
+    script = f"mount -t tmpfs none {tree}/proc && touch {tree}/proc/precious && {sys.executable} -c "
+    code = f"from pathlib import Path; from cloison_forge.image.ext4 import remove_tree; remove_tree(Path('{tree}'))"
+    words = ["unshare", "--mount", "sh", "-c", f'{script} "{code}" && ls {tree}/proc']
+    tools = Path(__file__).resolve().parents[2] / "tools"
+    result = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tools)})
+    if "mount:" in result.stderr or "unshare:" in result.stderr:
+        pytest.skip("this root may not mount")
+    assert result.stdout == "precious\n"
+    assert "something is mounted below it" in result.stderr
+    ext4.remove_tree(tree)
+    assert not tree.exists()
+
+
+def test_as_root_mounts_and_processes_are_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def record(words: Sequence[str], *_: object) -> None:
+        seen.append(tuple(words))
+
+    monkeypatch.setattr(rootfs, "mode", lambda: "root")
+    monkeypatch.setattr(rootfs, "_mmdebstrap", record)
+    place.mmdebstrap("exit 1")
+    rootfs.ensure(PLAN, offline=True)
+    before = seen[0][: seen[0].index("mmdebstrap")]
+    assert {"--mount", "--pid", "--kill-child", "--pdeathsig"} <= set(before)
 
 
 def test_a_missing_mmdebstrap_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.unit.machine_fakes import NONCE, ScriptLane, hello, stream
 
 from cloison_forge.core.errors import ExitStatus, MachineError
 from cloison_forge.core.paths import Project
@@ -15,7 +16,6 @@ from cloison_forge.machine import inputs, kunit, runs
 from cloison_forge.machine.inputs import Inputs
 from cloison_forge.machine.outcome import Limits
 from cloison_forge.pipeline import Request
-from tests.unit.machine_fakes import NONCE, ScriptLane, hello, stream
 
 CONSOLE = """\
 [    0.000000] Linux version 6.12.117-cloison
