@@ -120,7 +120,7 @@ prepare:
 $(O)/%.o: %.c $(O)/.config
 	@echo '  CC      $*.o'
 	@if [ -f slow ]; then sleep `cat slow`; fi
-	@cd $(O) && $(CC) $(KCFLAGS) -Wall -c -o $*.o $(abs_srctree)/$*.c && : > .$*.o.cmd
+	@cd $(O) && $(CC) $(KCPPFLAGS) $(KCFLAGS) -Wall -c -o $*.o $(abs_srctree)/$*.c && : > .$*.o.cmd
 
 vmlinux: prepare $(addprefix $(O)/,$(OBJECTS))
 	@echo '  LD      vmlinux'
@@ -160,7 +160,9 @@ def make_tree(folder: Path) -> FakeTree:
     (folder / "conf.py").write_text(CONF_TEXT.format(tools=str(Path(__file__).resolve().parents[2] / "tools")))
     (folder / "Makefile").write_text(MAKEFILE.replace("{python}", sys.executable))
     for name in ("init", "fork", "pid"):
-        (folder / f"{name}.c").write_text(f"int {name}(void) {{ return {len(name)}; }}\n")
+        (folder / f"{name}.c").write_text(
+            f"int {name}(void) {{ return {len(name)}; }}\n#ifdef OF_THE_USER\n#error x\n#endif\n"
+        )
     (folder / "main.c").write_text("const char *where = __FILE__;\nint main(void) { return 0; }\n")
     return FakeTree(folder)
 

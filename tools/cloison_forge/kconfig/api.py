@@ -154,6 +154,8 @@ def _make(
                 shutil.copyfile(config, rejected(out))
             audits.require_whole(result, profile.name)
             rejected(out).unlink(missing_ok=True)
+            kept = f"{result.asked - len(result.waived)} of {result.asked} settings came out as asked"
+            ui.note("kconfig", f"{name}: {kept}" + "".join(f"; {w.symbol} waived: {w.waiver}" for w in result.waived))
             if result.base_changes:
                 count, where = len(result.base_changes), out / "audit.json"
                 ui.note("kconfig", f"{count} settings of the base came out differently, see {where}")

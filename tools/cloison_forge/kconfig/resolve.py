@@ -9,7 +9,7 @@ from cloison_forge.core.errors import UsageError
 from cloison_forge.core.run import run
 from cloison_forge.kconfig.distro import LineLike, distro_config
 from cloison_forge.kconfig.profiles import Profile
-from cloison_forge.kconfig.tree import cross_prefix
+from cloison_forge.kconfig.tree import NEUTRAL, cross_prefix
 
 BASES = ("allnoconfig", "defconfig", "distro")
 
@@ -31,7 +31,7 @@ def resolve(tree: Path, tool: Path, profile: Profile, request: Path, config: Pat
     words = ["make", "-s", "-C", str(tree), f"O={tool}", f"ARCH={profile.arch}", "LOCALVERSION="]
     if prefix := cross_prefix(profile.arch):
         words.append(f"CROSS_COMPILE={prefix}")
-    environment = {"KCONFIG_CONFIG": str(config), "LC_ALL": "C"}
+    environment = {**NEUTRAL, "KCONFIG_CONFIG": str(config), "LC_ALL": "C"}
 
     def make(target: str, **more: str) -> None:
         run([*words, target], env={**environment, **more}, log=log)

@@ -21,6 +21,11 @@ from cloison_forge.core.errors import BuildError
 _MODULES = re.compile(r"^(\s+)modules[ \t]*$", re.MULTILINE)
 _TRANSITIONAL = re.compile(r"^\s+transitional[ \t]*$", re.MULTILINE)
 SOURCE_ARCH = {"x86_64": "x86", "um": "um", "arm64": "arm64", "riscv": "riscv"}
+# Variables of a user's shell that kbuild listens to; they must not decide what is configured or compiled.
+NEUTRAL = dict.fromkeys(
+    ("CROSS_COMPILE", "KAFLAGS", "KCFLAGS", "KCPPFLAGS", "KBUILD_VERBOSE", "LLVM", "LLVM_IAS", "MAKEFLAGS", "MFLAGS"),
+    "",
+)
 CROSS = {"arm64": "aarch64-linux-gnu-", "riscv": "riscv64-linux-gnu-"}
 
 

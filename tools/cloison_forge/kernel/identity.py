@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloison_forge.core.paths import project
 from cloison_forge.core.run import require, run
-from cloison_forge.kconfig.tree import cross_prefix
+from cloison_forge.kconfig.tree import NEUTRAL, cross_prefix
 
 SOURCE_LINK = "src"
 TARGETS = {"um": "linux", "x86_64": "bzImage", "arm64": "Image", "riscv": "Image"}
@@ -46,6 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
     few absolute paths that kbuild still makes. A user's own ``CCACHE_DIR`` or ``CCACHE_MAXSIZE`` wins.
     """
     return {
+        **NEUTRAL,
         "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
         "KBUILD_BUILD_USER": "cloison",
         "KBUILD_BUILD_HOST": "cloison",
