@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,9 @@ one() {
 }
 case $target in
 *.o) one "${target%.o}" ;;
-*/) [ "$on" != y ] || for file in $(cd ../src && find "$target" -name '*.c'); do one "${file%.c}" || exit 1; done ;;
+*/) [ "$on" != y ] || for file in $(cd ../src && find "$target" -name '*.c'); do
+        if grep -q "$(basename "${file%.c}").o" "../src/$target/Makefile"; then one "${file%.c}" || exit 1; fi
+    done ;;
 linux) for file in $(cd ../src && find kernel -name '*.c'); do one "${file%.c}" || exit 1; done ;;
 esac
 """
@@ -369,6 +372,31 @@ def test_a_function_that_comes_with_a_later_patch_is_noticed(bench: Bench) -> No
     bench.add("hook-exit.patch", {"kernel/exit.c": EXIT + call})
     bench.add("common/later.patch", {"kernel/vserver/core.c": "int a;\nvoid vs_later(void) {}\n"})
     assert build_all(bench) == [("hook-exit.patch", "with VSERVER on 'vs_later' is used and not defined")]
+
+
+def test_a_leftover_of_a_later_state_does_not_hide_what_is_missing(bench: Bench) -> None:
+    makefile(bench)
+    call = "#ifdef CONFIG_VSERVER\nvoid vs_later(void);\nvoid leave(void) { vs_later(); }\n#endif\n"
+    bench.add("hook-exit.patch", {"kernel/exit.c": EXIT + call})
+    later: dict[str, str | None] = {
+        "kernel/vserver/later.c": "void vs_later(void) {}\n",
+        "kernel/vserver/Makefile": "obj-y := core.o later.o\n",
+    }
+    bench.add("common/later.patch", later)
+    first = build_all(bench)
+    assert [where for where, _ in first] == ["hook-exit.patch"]
+    shutil.rmtree(bench.root / "cache/verdicts")
+    assert build_all(bench) == first
+
+
+def test_a_file_whose_option_is_not_chosen_is_left_out_and_named(bench: Bench) -> None:
+    makefile(bench)
+    bench.add("common/tests.patch", {"kernel/vserver/kunit.c": "int x = missing;\n"})
+    bench.add("common/mended.patch", {"kernel/vserver/kunit.c": "int x;\n"})
+    shop, config = workshop(bench)
+    found, left = bisecting.each_patch(shop, api.series_of(LINE), config, config, full=False)
+    assert found == []
+    assert left == ["kernel/vserver/kunit.c"]
 
 
 def test_a_hook_that_is_not_compiled_to_nothing_is_noticed(bench: Bench) -> None:

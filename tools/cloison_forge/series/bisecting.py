@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cloison_forge.core import ui
 from cloison_forge.core.errors import CommandError
@@ -25,9 +25,10 @@ from cloison_forge.series import lint
 from cloison_forge.series.applying import key_of
 from cloison_forge.series.building import Config, Workshop
 from cloison_forge.series.findings import Finding
+from cloison_forge.series.planning import Plan, compiled, own_files, plan, uncompiled
 from cloison_forge.series.reading import Patch, Series
 
-_FORMAT = "2"
+_FORMAT = "3"
 
 
 @dataclass(frozen=True)
@@ -100,31 +101,32 @@ def _compiled(shop: Workshop, state: State, config: Config, count: str) -> Symbo
     verdict = _verdict(shop, state, config, "touched")
     if verdict.is_file():
         return Symbols(**{name: tuple(value) for name, value in json.loads(verdict.read_text()).items()})
-    ours = {change.path for patch in state.series.patches for change in patch.files if change.source is None}
     _move(shop, state)
-    folders = _folders(ours) if state.on else []
-    strays = {name for name in ours if not name.startswith(tuple(f"{folder}/" for folder in folders))}
-    kernel = (set(state.series.touched) - ours) | (strays if state.on else set())
-    objects, left = lint.targets(sorted(kernel), config.source_arch, shop.tree.path)
+    tree, obj = shop.tree.path, shop.folder / f"{config.name}-{state.word}" / "obj"
+    wanted = plan(state.series, tree, config.source_arch, on=state.on)
     log = _log(shop, state)
-    obj = shop.folder / f"{config.name}-{state.word}" / "obj"
-    with ui.step("check", f"{count}: {state.patch.name}, VSERVER {state.word}: {len(objects)} files of the kernel"):
-        words = ["-k", "prepare", *objects, *(f"{folder}/" for folder in folders)]
+    with ui.step("check", f"{count}: {state.patch.name}, VSERVER {state.word}: {len(wanted.goals)} goals"):
+        words = ["-k", "prepare", *wanted.goals]
         printed = shop.make(config, obj.parent.name, words, on=state.on, log=log, check=False)
         errors = lint.errors(printed)
         if errors:
             raise CommandError(f"{errors[0]} (all of it in {log})", log=str(log))
-        compiled = [obj / name for name in objects if (obj / name).is_file()]
-        uncompiled = set(objects) - {str(path.relative_to(obj)) for path in compiled}
-        if uncompiled - set(lint.uncompiled(printed)):
-            raise CommandError(f"{min(uncompiled)} was not made (see {log})", log=str(log))
-        mine = [path for folder in folders for path in sorted((obj / folder).rglob("*.o"))]
-        mine += [path for path in compiled if f"{str(path.relative_to(obj))[:-2]}.c" in ours]
-        undefined, _ = _symbols(sorted({*compiled, *mine}))
-        _, defined = _symbols(mine)
-        symbols = Symbols(tuple(sorted(undefined)), tuple(sorted(defined)), tuple(sorted({*left, *uncompiled})))
+        missing = set(wanted.objects) - compiled(wanted, tree, obj) - set(lint.uncompiled(printed))
+        if missing:
+            raise CommandError(f"{min(missing)} was not made (see {log})", log=str(log))
+        symbols = _use(state, wanted, tree, obj)
     write_json(verdict, asdict(symbols))
     return symbols
+
+
+def _use(state: State, wanted: Plan, tree: Path, obj: Path) -> Symbols:
+    """Say which symbols the objects of a state use, and which ones our own objects define."""
+    there = compiled(wanted, tree, obj)
+    ours = own_files(state.series)
+    undefined, _ = _symbols([obj / name for name in sorted(there)])
+    _, defined = _symbols([obj / name for name in sorted(there) if f"{name[:-2]}.c" in ours])
+    left = {*wanted.left, *uncompiled(wanted, state.series, tree, obj)}
+    return Symbols(tuple(sorted(undefined)), tuple(sorted(defined)), tuple(sorted(left)))
 
 
 def _linked(shop: Workshop, state: State, config: Config, count: str) -> None:
@@ -151,13 +153,6 @@ def _move(shop: Workshop, state: State) -> None:
 
 def _log(shop: Workshop, state: State) -> Path:
     return shop.logs / f"check-{state.patch.slug}-{state.word}.log"
-
-
-def _folders(ours: set[str]) -> list[str]:
-    """The folders that we added to the kernel's build: those with a Makefile of ours, the outermost only."""
-    folders = sorted(str(PurePosixPath(name).parent) for name in ours if PurePosixPath(name).name == "Makefile")
-    built = [folder for folder in folders if not folder.startswith(("tools/", "samples/", "Documentation/"))]
-    return [folder for folder in built if not any(folder.startswith(f"{other}/") for other in built)]
 
 
 def _symbols(objects: list[Path]) -> tuple[set[str], set[str]]:

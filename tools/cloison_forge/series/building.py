@@ -21,6 +21,7 @@ from cloison_forge.series import lint
 from cloison_forge.series.applying import TreeLike, put
 from cloison_forge.series.findings import Finding
 from cloison_forge.series.placing import Placement, copy_untouched
+from cloison_forge.series.planning import Plan, compiled, plan, uncompiled
 from cloison_forge.series.reading import Series
 
 
@@ -105,34 +106,36 @@ def warnings(shop: Workshop, series: Series, config: Config) -> tuple[list[Findi
     """
     require("sparse", package="sparse", why="to compare its messages")
     shop.open()
-    touched = sorted(series.touched)
+    touched = set(series.touched)
+    tree, obj = shop.tree.path, shop.folder / f"{config.name}-lint" / "obj"
     printed: list[tuple[str, str]] = []
-    for state in (series.first(0), series):
-        shop.state(state)
-        objects, left = lint.targets(touched, config.source_arch, shop.tree.path)
-        word = f"{len(objects)} files, {'patched' if state.patches else 'pristine'}"
-        with ui.step("check", f"sparse and W=1 on {word}"):
-            printed.append(_printed(shop, config, objects))
-    sparse, gcc = (
-        lint.new_messages(_messages(printed[0][n]), _messages(printed[1][n]), set(touched)) for n in range(2)
+    for on in (False, True):
+        shop.state(series if on else series.first(0))
+        wanted = plan(series, tree, config.source_arch, on=on)
+        with ui.step("check", f"sparse and W=1, {'patched' if on else 'pristine'}: {len(wanted.goals)} goals"):
+            printed.append(_printed(shop, config, wanted, obj))
+    compiler, sparse = (
+        lint.new_messages(_messages(printed[0][n]), _messages(printed[1][n]), touched) for n in range(2)
     )
-    left = sorted({*left, *lint.uncompiled(printed[1][1])})
-    detail = f"{len(objects)} files" + (f"; not compiled in {config.name}: {', '.join(left)}" if left else "")
-    return sparse, gcc, detail
+    left = sorted({*wanted.left, *uncompiled(wanted, series, tree, obj)})
+    detail = f"{len(compiled(wanted, tree, obj))} files"
+    detail += f"; not compiled in {config.name}: {', '.join(left)}" if left else ""
+    return [finding for finding in sparse if finding not in compiler], compiler, detail
 
 
 def _messages(text: str) -> lint.Messages:
     return lint.messages(text.splitlines(), f"../{identity.SOURCE_LINK}/")
 
 
-def _printed(shop: Workshop, config: Config, objects: list[str]) -> tuple[str, str]:
-    """Compile objects anew, under sparse and with gcc's extra warnings; return what each run printed."""
+def _printed(shop: Workshop, config: Config, wanted: Plan, obj: Path) -> tuple[str, str]:
+    """Compile the objects anew with gcc's extra warnings, then look at them with sparse; return what both printed."""
     log = shop.logs / "check-warnings.log"
-    name = f"{config.name}-lint"
-    if not objects:
+    name = obj.parent.name
+    if not wanted.goals:
         return "", ""
     shop.make(config, name, ["prepare"], on=True, log=log, check=True)
-    for file in objects:
-        (shop.folder / name / "obj" / file).unlink(missing_ok=True)
-    gcc = shop.make(config, name, ["-k", "W=1", *objects], on=True, log=log, check=False)
-    return shop.make(config, name, ["-k", "C=2", "CHECK=sparse", *objects], on=True, log=log, check=False), gcc
+    for file in (obj / name for name in compiled(wanted, shop.tree.path, obj)):
+        file.unlink()
+    gcc = shop.make(config, name, ["-k", "W=1", *wanted.goals], on=True, log=log, check=False)
+    sparse = shop.make(config, name, ["-k", "W=1", "C=2", "CHECK=sparse", *wanted.goals], on=True, log=log, check=False)
+    return gcc, sparse

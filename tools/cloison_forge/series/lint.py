@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -135,17 +135,3 @@ def uncompiled(output: str) -> list[str]:
 def errors(output: str) -> list[str]:
     """Return the compiler's and the linker's errors in make's output."""
     return [line for line in output.splitlines() if _ERROR.search(line)]
-
-
-def targets(names: Sequence[str], source_arch: str, tree: Path) -> tuple[list[str], list[str]]:
-    """Return the objects to compile for the touched C files, and the files that this architecture does not compile."""
-    objects, left = [], []
-    for name in sorted(names):
-        if not name.endswith(".c") or not (tree / name).is_file():
-            continue
-        foreign = name.startswith("arch/") and not name.startswith(f"arch/{source_arch}/")
-        if foreign or name.startswith(("tools/", "samples/", "Documentation/", "scripts/", "usr/")):
-            left.append(name)
-        else:
-            objects.append(f"{name[:-2]}.o")
-    return objects, left
