@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloison_forge.core import ui
 from cloison_forge.core.errors import BuildError, CommandError
 from cloison_forge.core.run import require, run
 from cloison_forge.source.model import free_bytes, full_disk
@@ -156,10 +158,16 @@ def check(image: Path) -> None:
 
 
 def remove_tree(tree: Path) -> None:
-    """Remove a tree whose folders may lack the right to write."""
+    """Remove a tree whose folders may lack the right to write; one below which something is mounted stays."""
+    below = f"{tree.resolve()}/"
+    mounted = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    if any(line.split(" ")[1].startswith(below) for line in mounted.splitlines()):
+        ui.warn(f"{tree} was left behind and is not removed: something is mounted below it")
+        return
     for folder, names, _ in os.walk(tree):
         for name in names:
             path = Path(folder, name)
             if not path.is_symlink():
-                path.chmod(0o700)
+                with contextlib.suppress(OSError):
+                    path.chmod(0o700)
     shutil.rmtree(tree, ignore_errors=True)

@@ -30,6 +30,8 @@ NEEDED_BYTES = 900 * 10**6
 """Free space without which no run of mmdebstrap is begun: the tree, its packages and the tar."""
 
 WORK = "cloison-root"
+_APART = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Runs a program with mounts and processes of its own, all of which end with it, and it with its caller."""
 _LEFT_OUT = ("man", "locale", "info", "doc-base", "lintian", "bug")
 
 
@@ -108,7 +110,7 @@ def mode() -> str:
 
     Raises `ToolMissingError` where none of them can work, with what to install.
     """
-    if may_own(Path(tempfile.gettempdir())) and _works(["unshare", "--mount", "true"]):
+    if may_own(Path(tempfile.gettempdir())) and _works([*_APART, "true"]):
         return "root"
     if os.geteuid() != 0 and shutil.which("newuidmap") and _has_subuids() and _works(["unshare", "--user", "true"]):
         return "unshare"
@@ -188,7 +190,9 @@ def _repository(place: Path, chosen: Sequence[Package], store: packages.Store) -
 
 
 def _words(recipe: RootRecipe, chosen: str, repository: Path, hook: Path, target: Path) -> list[str]:
-    words = ["mmdebstrap", f"--mode={chosen}", "--variant=apt", "--format=tar"]
+    # as root, mmdebstrap mounts /proc, /sys and /dev in its tree: nobody else may ever see that
+    words = list(_APART) if chosen == "root" else []
+    words += ["mmdebstrap", f"--mode={chosen}", "--variant=apt", "--format=tar"]
     words += [f"--architectures={recipe.architecture}", f"--include={','.join(recipe.packages)}"]
     words += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--customize-hook={hook}"]
     words += ["--dpkgopt=force-unsafe-io"]  # the tree is thrown away; images/finish-root.sh removes the setting
