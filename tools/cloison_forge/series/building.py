@@ -11,10 +11,11 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cloison_forge.core import ui
 from cloison_forge.core.run import require, run
+from cloison_forge.core.stage import digest_bytes, digest_files
 from cloison_forge.kconfig.tree import SOURCE_ARCH
 from cloison_forge.kernel import identity
 from cloison_forge.series import lint
@@ -82,16 +83,26 @@ class Workshop:
         make = identity.make_words(self.tree.path, obj, config.arch)
         env = identity.environment(self.folder.parent)
         Path(env["CCACHE_DIR"]).mkdir(parents=True, exist_ok=True)
-        text = config.path.read_text(encoding="utf-8")
-        _write_config(obj, text if on else _without_vserver(text))
+        self._configure(config, obj, [*make, "olddefconfig"], env, on=on, log=log)
         jobs = f"-j{os.cpu_count() or 1}"
-        run([*make, "olddefconfig"], env=env, log=log)
         return run([*make, jobs, *words], env=env, log=log, check=check, on_line=lambda _: None).output
 
-
-def _write_config(obj: Path, text: str) -> None:
-    """Put the wanted configuration in place; olddefconfig adds to it what this state of the tree knows."""
-    (obj / ".config").write_text(text, encoding="utf-8")
+    def _configure(
+        self, config: Config, obj: Path, make: list[str], env: dict[str, str], *, on: bool, log: Path
+    ) -> None:
+        """Put the wanted configuration in place, unless it was made from the same settings and options."""
+        text = config.path.read_text(encoding="utf-8")
+        text = text if on else _without_vserver(text)
+        options = [name for name in self.placement.state().files if PurePosixPath(name).name.startswith("Kconfig")]
+        there = [name for name in sorted(options) if (self.tree.path / name).is_file()]
+        key = digest_bytes(f"{text}\0{digest_files([self.tree.path / n for n in there], self.tree.path)}".encode())
+        mark = obj / ".cloison-configured"
+        if mark.is_file() and mark.read_text(encoding="utf-8") == key and (obj / ".config").is_file():
+            return
+        mark.unlink(missing_ok=True)
+        (obj / ".config").write_text(text, encoding="utf-8")
+        run(make, env=env, log=log)
+        mark.write_text(key, encoding="utf-8")
 
 
 def _without_vserver(text: str) -> str:
