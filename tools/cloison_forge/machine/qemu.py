@@ -53,7 +53,8 @@ class Qemu:
             *("-add-fd", f"fd={wires.channel},set=1"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
             *("-chardev", "file,id=channel,path=/dev/fdset/1,append=on", "-serial", "chardev:channel"),
-            *("-drive", f"file={_quoted(path)},format=raw,if=none,id=root,snapshot=on"),
+            # Nobody writes to the image, and UML's lock on it (a shared one on all bytes) is more than QEMU bears.
+            *("-drive", f"file={_quoted(path)},file.locking=off,format=raw,if=none,id=root,snapshot=on"),
             *("-device", "virtio-blk-pci,drive=root" + (",bootindex=0" if spec.firmware else "")),
             *("-drive", f"file={_quoted(wires.job_disk)},format=raw,if=none,id=job,readonly=on"),
             *("-device", "virtio-blk-pci,drive=job"),
