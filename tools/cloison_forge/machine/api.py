@@ -258,31 +258,6 @@ def coverage(json: str = "") -> int:
 
 
 def shell_run(options: ShellOptions) -> tuple[int, Run]:
-    """Run a command as root in a machine, or carry a terminal; return its exit status and the machine's run."""
-    lane = machine_inputs.lane_named(options.lane)
-    share = Path(options.share).expanduser() if options.share else None
-    if share is not None and not share.is_dir():
-        raise UsageError(f"--share {options.share} is no folder", hint="name a folder that exists")
-    window = None if options.command else shell_room.window()
-    inputs = options.inputs or machine_inputs.make(options.request, lane)
-    share = share.resolve() if share is not None else None
-    job = Job("shell", command=options.command, window=window, share=lane.share(share) if share else None)
-    session = shell_room.Session(interactive=window is not None)
-
-    def prepare(supervisor: Supervisor) -> None:
-        supervisor.attach = session.attach
-        supervisor.patient = session.running
-
-    if window is not None:
-        ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")
-    with shell_room.lent_terminal(session):
-        run = run_machine(lane, _spec(inputs, job, share=share), expected(inputs, job), options.request.line, prepare)
-    if session.status is None:
-        raise failure(run if not run.good else replace_ending(run), f"lane {lane.name}")
-    return session.status, run
-
-
-def shell_run(options: ShellOptions) -> tuple[int, Run]:
     """Run a command as root in a machine, or carry a terminal; return its exit status and the machine.
 
     A machine that did not get as far as the command's end is a `MachineError`; one that did, and then did not
