@@ -21,7 +21,7 @@ _COMPLAINTS = re.compile(
       |detected\ stalls\ on|self-detected\ stall|blocked\ for\ more\ than\ \d+\ seconds
       |soft\ lockup|hard\ LOCKUP|scheduling\ while\ atomic|sleeping\ function\ called
       |kmemleak:\ \d+\ new\ suspected|unreferenced\ object\ 0x|nobody\ cared
-      |Call\ Trace:|Modules\ linked\ in:\ .*\ \[last""",
+      |Call\ Trace:""",
     re.VERBOSE,
 )
 # Said by a healthy kernel, and harmless: kmemleak's and KASAN's own announcements name nothing wrong.
