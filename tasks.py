@@ -186,6 +186,15 @@ def image(_: Context, line: str = "6.12", offline: bool = False, locked: bool = 
     ui.note("image", str(pipeline.image(Request(line=line, offline=offline, locked=locked)).path))
 
 
+@command()
+def relock(_: Context) -> None:
+    """Pin the newest packages of the host image in images/host.lock."""
+    from cloison_forge.image import api
+
+    for change in api.relock() or ["images/host.lock is up to date"]:
+        ui.note("image", change)
+
+
 @command("line", "lane", "profile", firmware="boot the disk image through 'bios' or 'uefi' instead of a direct kernel")
 def boot(_: Context, line: str = "6.12", lane: str = "qemu", profile: str = "", firmware: str = "") -> int:
     """Boot a machine once and say how that ended."""
@@ -347,7 +356,8 @@ def _group(name: str, label: str, default: Any, **others: Any) -> Collection:
     return group
 
 
-ns = Collection(doctor, fetch, kernel, image, boot, verify, mutate, stress, shell, build, test, clean)
+ns = Collection(doctor, fetch, kernel, boot, verify, mutate, stress, shell, build, test, clean)
 ns.add_collection(_group("patch", "apply", patch, edit=edit, export=export, check=check))
 ns.add_collection(_group("kconfig", "resolve", kconfig, explain=explain))
+ns.add_collection(_group("image", "make", image, relock=relock))
 ns.add_collection(_group("bench", "operations", bench, life=bench_life, tools=bench_tools, kernel=bench_kernel))
