@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -85,15 +86,17 @@ def forger(scene: Scene) -> Seen:
     def look() -> Seen:
         links = []
         for number in range(256):
-            try:
+            with contextlib.suppress(OSError):
                 links.append(str(Path(f"/proc/self/fd/{number}").readlink()))
-            except OSError:
-                continue
         names = ["/dev/ttyS0" if Path("/dev/ubda").exists() else "/dev/ttyS1", "/dev/ubdb", "/dev/vdb"]
         found = [name for name in names if Path(name).exists() or name in links]
+        # The link to the probe is the only socket that an attacker has; the probe itself has none.
+        found += [link for link in links if link.startswith("socket:")][1 if os.getpid() != checker else 0 :]
         return Seen(" ".join(found) or "nowhere")
 
-    return scene.attack(look)
+    checker = os.getpid()
+    here = look()
+    return here if here.text != "nowhere" else scene.attack(look)
 
 
 @check("self.h-root", title="is root with the usual file systems", attack="mount", expected="ok", control=_CONTROL)

@@ -148,7 +148,8 @@ def main() -> int:
     role = Parameters.read(PARAMETERS).role
     os.set_inheritable(PID1, False)
     os.write(PID1, b"ready\n")
-    with os.fdopen(os.dup(PID1), encoding="ascii") as requests:
+    # No second descriptor of the socket: a check's process closes this one and has none.
+    with os.fdopen(PID1, encoding="ascii", closefd=False) as requests:
         for line in requests:
             _word, number, identifier, group = line.split()
             answer = _run(checks[identifier], role, group)
