@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.series_fakes import EXIT, FORK, LINE, Bench, FakeTree, diff, mail
@@ -331,6 +332,23 @@ def test_absent_is_a_second_untouched_copy(bench: Bench) -> None:
     stamp = json.loads((absent.path / ".stamp.json").read_text())
     assert go(bench, variant="absent") == absent
     assert json.loads((absent.path / ".stamp.json").read_text()) == stamp
+
+
+def test_a_copy_made_while_the_series_is_reverted_is_untouched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(bench.standard())
+    real = placing.run
+
+    def copy_then_revert(*args: Any, **options: Any) -> Any:
+        result = real(*args, **options)
+        api.revert(LINE, FakeTree(bench.tree))
+        return result
+
+    monkeypatch.setattr(placing, "run", copy_then_revert)
+    folder = bench.root / "copy"
+    folder.mkdir()
+    placing.copy_untouched(bench.tree, api.placement_of(LINE, FakeTree(bench.tree)), folder)
+    assert (folder / "kernel/fork.c").read_text() == FORK
+    assert not (folder / "kernel/vserver").exists()
 
 
 def test_an_unknown_variant_is_refused(bench: Bench) -> None:

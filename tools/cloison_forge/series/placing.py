@@ -196,10 +196,15 @@ def _record(what: Content | None) -> Record:
 
 
 def copy_untouched(tree: Path, placement: Placement, folder: Path) -> None:
-    """Copy a tree into an empty folder, with the original content of every touched file."""
+    """Copy a tree into an empty folder, with the original content of every touched file.
+
+    The series may be moved meanwhile: what was touched before or after the copy gets its original.
+    """
+    touched = set(placement.state().files)
     run(["cp", "-a", "--reflink=auto", f"{tree}/.", folder])
+    touched |= set(placement.state().files)
     copy = Placement(folder, placement.pristine)
-    for name, what in placement.originals(list(placement.state().files)).items():
+    for name, what in placement.originals(sorted(touched)).items():
         copy.put_back(name, what)
     for stamp in (STAMP, STATE):
         (folder / stamp).unlink(missing_ok=True)
