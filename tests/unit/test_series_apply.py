@@ -17,6 +17,7 @@ from tests.unit.series_fakes import EXIT, FORK, LINE, Bench, FakeTree, diff, mai
 
 from cloison_forge.core.errors import BuildError, UsageError
 from cloison_forge.core.paths import Project
+from cloison_forge.core.run import run
 from cloison_forge.series import api, placing
 from cloison_forge.series.api import Applied
 from cloison_forge.series.fitting import ConflictError, Content
@@ -336,7 +337,7 @@ def test_absent_is_a_second_untouched_copy(bench: Bench) -> None:
 
 def test_a_copy_made_while_the_series_is_reverted_is_untouched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     go(bench.standard())
-    real = placing.run
+    real = run
 
     def copy_then_revert(*args: Any, **options: Any) -> Any:
         result = real(*args, **options)
