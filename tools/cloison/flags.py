@@ -86,6 +86,7 @@ class ContextCaps(IntFlag):
     NAMESPACE = 0x2000000
     GRANT_IO_URING = 1 << 32
     GRANT_CORE_PIPE = 1 << 33
+    GRANT_HELPER = 1 << 34
 
 
 class Spaces(IntFlag):
