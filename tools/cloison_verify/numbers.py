@@ -37,6 +37,7 @@ _TABLE: dict[str, tuple[int, int]] = {
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "ptrace": (101, 117),
+    "reboot": (169, 142),
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
     "sched_getattr": (315, 275),

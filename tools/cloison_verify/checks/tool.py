@@ -159,6 +159,46 @@ check(
 )(lambda _scene: _terminal(by_tool=True))
 
 
+def _init(_scene: Scene, *options: str) -> Seen:
+    status, out = cloison("run", *options, "--", "sh", "-c", "echo $$")
+    if status:
+        raise SceneError(out)
+    return Seen("process 1" if out.strip() == "1" else "another process")
+
+
+check(
+    "tool.run-init",
+    title="the command of cloison run --init is process 1 of its context",
+    attack="cloison run --init -- sh -c 'echo $$'",
+    expected="process 1",
+    control=instead(_init, "another process", "without --init"),
+    seconds=SECONDS,
+)(lambda scene: _init(scene, "--init"))
+
+
+@check(
+    "tool.ps",
+    title="the processes of a context are shown by cloison ps, and nobody else",
+    attack="cloison ps NAME",
+    expected="the command",
+    control=instead(
+        lambda _scene: Seen("more" if len(json.loads(cloison("ps", "--json")[1])) > 1 else "the command"),
+        "more",
+        "cloison ps without a name",
+    ),
+    seconds=SECONDS,
+)
+def processes(_scene: Scene) -> Seen:
+    """Look at a context with one process."""
+    with context("ps") as xid:
+        started("exec", "ps", "--", "sleep", "60")
+        until = time.monotonic() + 20
+        while not (found := json.loads(cloison("ps", "ps", "--json")[1])) and time.monotonic() < until:
+            time.sleep(0.1)
+        good = len(found) == 1 and found[0]["xid"] == xid and found[0]["command"] == "sleep 60"
+        return Seen("the command" if good else json.dumps(found))
+
+
 @check(
     "tool.wait",
     title="cloison wait returns when the context has ended, and says how",
