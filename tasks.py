@@ -157,6 +157,15 @@ def explain(_: Context, symbol: str, line: str = "6.12", profile: str = "vm", js
     api.explain(request.kernel_line, pipeline.patched(request), profile, symbol, json=json)
 
 
+@command()
+def features(_: Context) -> None:
+    """Render the Kconfig of the features and the docs table from kconfig/features.toml."""
+    from cloison_forge.kconfig import catalogue
+
+    for path in catalogue.write():
+        ui.note("kconfig", f"wrote {path}")
+
+
 @command("line", "profile", "variant", "origin", "value", "offline", "locked", "json")
 def kernel(
     _: Context,
@@ -238,6 +247,22 @@ def verify(
         request=request, lane=lane, suite=suite, json=json, junit=junit, html=html, append=append
     )
     return api.verify(options)
+
+
+@command("line", "json", "offline")
+def kunit(_: Context, line: str = "6.12", json: str = "", offline: bool = False) -> int:
+    """Run the KUnit tests of the series."""
+    from cloison_forge.machine import kunit as room
+
+    return room.kunit(Request(line=line, offline=offline), json)
+
+
+@command("line", "lane", "json", "offline")
+def kselftest(_: Context, line: str = "6.12", lane: str = "uml", json: str = "", offline: bool = False) -> int:
+    """Build the series' kselftests and run them in a machine."""
+    from cloison_forge.machine import kselftest as room
+
+    return room.kselftest(Request(line=line, offline=offline), lane=lane, json=json)
 
 
 @command("line", "lane", "json", "offline", hook="only these hooks, separated by commas")
@@ -356,8 +381,8 @@ def _group(name: str, label: str, default: Any, **others: Any) -> Collection:
     return group
 
 
-ns = Collection(doctor, fetch, kernel, boot, verify, mutate, stress, shell, build, test, clean)
+ns = Collection(doctor, fetch, kernel, boot, verify, kunit, kselftest, mutate, stress, shell, build, test, clean)
 ns.add_collection(_group("patch", "apply", patch, edit=edit, export=export, check=check))
-ns.add_collection(_group("kconfig", "resolve", kconfig, explain=explain))
+ns.add_collection(_group("kconfig", "resolve", kconfig, explain=explain, features=features))
 ns.add_collection(_group("image", "make", image, relock=relock))
 ns.add_collection(_group("bench", "operations", bench, life=bench_life, tools=bench_tools, kernel=bench_kernel))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloison_forge.core import ui
 from cloison_forge.core.errors import CheckError, ExitStatus, ForgeError, MachineError
@@ -90,6 +90,34 @@ def _verify(lane: str) -> Callable[[Request], None]:
     return action
 
 
+def _kunit(request: Request) -> None:
+    from cloison_forge.machine import kunit
+
+    if kunit.kunit(request, str(project().build / "reports" / "kunit.json")) != ExitStatus.GOOD:
+        raise CheckError("KUnit tests of the series failed", hint="./invoke kunit shows them")
+
+
+def _kselftest(request: Request) -> None:
+    from cloison_forge.machine import kselftest
+
+    if kselftest.kselftest(request, json=str(project().build / "reports" / "kselftest.json")) != ExitStatus.GOOD:
+        raise CheckError("kselftests of the series failed", hint="./invoke kselftest shows them")
+
+
+def _mutate(request: Request) -> None:
+    from cloison_forge import mutation
+
+    if mutation.mutate(request, json=str(project().build / "reports" / "mutate.json")) != ExitStatus.GOOD:
+        raise CheckError("a hook can be turned off unnoticed", hint="./invoke mutate shows them")
+
+
+def _stress(request: Request) -> None:
+    from cloison_forge import stress
+
+    if stress.stress(replace(request, profile="debug"), lane="qemu", minutes=10) != 0:
+        raise CheckError("the stress program failed", hint="./invoke stress shows what it says")
+
+
 def _build(request: Request) -> None:
     from cloison_forge import pipeline
 
@@ -105,9 +133,13 @@ GATES = (
     Gate("unit", "unit tests, no machine", _unit),
     Gate("series", "the series applies with fuzz 0 and offset 0 and keeps its rules", _series),
     Gate("uml", "the checks in lane uml", _verify("uml")),
+    Gate("kselftest", "the series' own selftests, lane uml", _kselftest),
     Gate("build", "the host image, booted once", _build),
     Gate("qemu", "the checks in lane qemu", _verify("qemu")),
     Gate("vm", "tests that boot machines: firmware, shell, broken input", _machines),
+    Gate("kunit", "the series' KUnit tests, lane uml", _kunit, long=True),
+    Gate("mutate", "each hook off in turn, lane uml", _mutate, long=True),
+    Gate("stress", "ten minutes of contexts under a debug kernel", _stress, long=True),
     Gate("bisect", "every patch builds with the option on and off, no new warnings", _series_builds, long=True),
 )
 

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which hooks the series has, and what counts as a survivor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cloison_forge.core.errors import ExitStatus
+from cloison_forge.core.paths import project
+from cloison_forge.mutation import Mutant, _report, hooks
+
+
+def test_hooks_are_read_off_the_series(tmp_path: Path) -> None:
+    (tmp_path / "series").write_text("# first\none.patch\ntwo.patch\n")
+    (tmp_path / "one.patch").write_text(
+        "+#define vx_hook(name) true\n+\tif (vx_hook(FIND_PID) && !vx_hook(KILL_2))\n vx_hook(CONTEXT_LINE)\n"
+    )
+    (tmp_path / "two.patch").write_text("-\tif (vx_hook(KILL_2))\n+\tif (vx_hook(PTRACE))\n")
+    assert hooks(tmp_path) == ["FIND_PID", "PTRACE"]
+
+
+def test_the_real_series_has_hooks() -> None:
+    names = hooks(project().patches / "6.12")
+    assert len(names) == len(set(names)) > 0
+
+
+@pytest.mark.parametrize(
+    ("mutant", "survived"),
+    [
+        (Mutant("A", ("process.kill",), "ready"), False),
+        (Mutant("A", (), "ready"), True),
+        (Mutant("A", (), "panic"), False),
+    ],
+)
+def test_only_silence_survives(mutant: Mutant, survived: bool) -> None:
+    assert mutant.survived is survived
+
+
+def test_one_survivor_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    caught, silent = Mutant("A", ("process.kill",), "ready"), Mutant("B", (), "ready")
+    assert _report([caught], "uml", "") == ExitStatus.GOOD
+    assert _report([caught, silent], "uml", "") == ExitStatus.CHECK
+    assert "1 of 2 hooks can be turned off unnoticed: B" in capsys.readouterr().err
