@@ -162,8 +162,7 @@ def features(_: Context) -> None:
     """Render the Kconfig of the features and the docs table from kconfig/features.toml."""
     from cloison_forge.kconfig import catalogue
 
-    for path in catalogue.write():
-        ui.note("kconfig", f"wrote {path}")
+    catalogue.write()
 
 
 @command("line", "profile", "variant", "origin", "value", "offline", "locked", "json")
