@@ -118,7 +118,7 @@ def test_a_good_series_passes(bench: Bench, tmp_path: Path, capsys: pytest.Captu
     assert report.passed
     value = json.loads((tmp_path / "report.json").read_text())
     assert value["passed"] is True
-    assert [entry["status"] for entry in value["checks"]] == [PASSED] * 9 + [SKIPPED] * 3
+    assert [entry["status"] for entry in value["checks"]] == [PASSED] * 10 + [SKIPPED] * 3
     assert value["footprint"]["existing_files"] == 1
     assert value["footprint"]["files"] == {"kernel/fork.c": {"added": 1, "removed": 0}}
     assert value["footprint"]["own_lines"] == {"code": 2}
@@ -214,6 +214,16 @@ def test_a_patch_in_another_form_is_named_with_the_line(bench: Bench) -> None:
     path.write_bytes(path.read_bytes() + b"-- \n2.47.1\n\n")
     [finding] = one(check(bench), "stable bytes").findings
     assert finding.where == "hook-fork.patch"
+
+
+def test_blanks_where_none_should_be_are_named(bench: Bench) -> None:
+    bench.add("common/core.patch", {"kernel/vserver/core.c": "int a;\n", "kernel/vserver/b.c": "int b; \nint c;\n\n"})
+    bench.add("common/more.patch", {"kernel/vserver/core.c": "int a;\n \tint d;\n"})
+    assert [(finding.where, finding.text) for finding in one(check(bench), "whitespace").findings] == [
+        ("common/core.patch", "kernel/vserver/b.c:1: trailing whitespace."),
+        ("common/core.patch", "kernel/vserver/b.c:3: new blank line at EOF."),
+        ("common/more.patch", "kernel/vserver/core.c:2: space before tab in indent."),
+    ]
 
 
 def test_the_footprint_has_a_gate(bench: Bench) -> None:

@@ -68,13 +68,23 @@ def examine(subject: Subject, builds: Builds | None) -> Report:
     checks.append(checked("names", rules.names(subject.series, subject.others), "files and hooks of every line"))
     checks.append(checked("mail", rules.mail(subject.series), "headers, message, Signed-off-by"))
     if fitted is None:
-        skipped = ("ownership", "stable bytes", "footprint", "checkpatch", "kernel-doc", "builds", "sparse", "compiler")
+        skipped = (
+            "ownership",
+            "stable bytes",
+            "whitespace",
+            "footprint",
+            "checkpatch",
+            "kernel-doc",
+            "builds",
+            "sparse",
+            "compiler",
+        )
         checks += [Check(name, SKIPPED, "the series does not fit") for name in skipped]
     else:
         originals = subject.placement.originals(list(subject.series.touched))
         checks.append(_ownership(subject, originals))
         stable, footprint = _stable(subject, originals)
-        checks.append(stable)
+        checks += stable
         checks.append(_footprint(subject, footprint))
         checks.append(_checkpatch(subject))
         checks.append(_kernel_doc(subject, originals, fitted))
@@ -105,21 +115,28 @@ def _ownership(subject: Subject, originals: dict[str, Content | None]) -> Check:
     return checked("ownership", found, "common and compat touch no file of the kernel")
 
 
-def _stable(subject: Subject, originals: dict[str, Content | None]) -> tuple[Check, Footprint]:
-    """Edit and export in a scratch folder: the same bytes must come out. The area also gives the footprint."""
+def _stable(subject: Subject, originals: dict[str, Content | None]) -> tuple[list[Check], Footprint]:
+    """Edit and export in a scratch folder: the same bytes must come out.
+
+    The area also shows blanks that should not be there, and gives the footprint.
+    """
     with _scratch() as folder:
         area = Area(folder / "area")
         stopped = open_area(area, subject.series, "", originals, ()).stopped_at
         if stopped:
             finding = Finding(stopped, "git am does not take it, though GNU patch does")
-            return Check("stable bytes", FAILED, "", (finding,)), Footprint()
+            return [Check("stable bytes", FAILED, "", (finding,)), Check("whitespace", SKIPPED)], Footprint()
         (folder / "out").mkdir()
         try:
             exported = area_series(area, folder / "out")
             found = list(rules.normal_form(subject.series, exported))
         except ForgeError as error:
             found = [Finding("series", error.message)]
-        return checked("stable bytes", found, "edit and export give the same bytes"), rules.measure(area)
+        checks = [
+            checked("stable bytes", found, "edit and export give the same bytes"),
+            checked("whitespace", rules.whitespace(area, subject.series), "git show --check"),
+        ]
+        return checks, rules.measure(area)
 
 
 def _footprint(subject: Subject, found: Footprint) -> Check:

@@ -97,6 +97,16 @@ def _difference(patch: Patch, normal: Patch) -> str:
     return "its length differs"
 
 
+def whitespace(area: Area, series: Series) -> Iterator[Finding]:
+    """No patch adds blanks at the end of a line, blank lines at the end of a file, or blanks before a tab."""
+    for commit, patch in zip(area.commits(), series.patches, strict=True):
+        lines = area.git("show", "--format=", "--check", commit, check=False).output.splitlines()
+        for line, shown in zip(lines, [*lines[1:], ""], strict=True):
+            heading = shown == "+=======" and line.endswith("leftover conflict marker")  # a title of seven letters
+            if not line.startswith("+") and not heading:
+                yield Finding(patch.name, line)
+
+
 def measure(area: Area) -> Footprint:
     """Count what the area's commits change in all, against the originals."""
     base = {name for name in area.git("ls-tree", "-r", "--name-only", "-z", BASE).output.split("\0") if name}
