@@ -219,10 +219,13 @@ def test_a_patch_in_another_form_is_named_with_the_line(bench: Bench) -> None:
 def test_blanks_where_none_should_be_are_named(bench: Bench) -> None:
     bench.add("common/core.patch", {"kernel/vserver/core.c": "int a;\n", "kernel/vserver/b.c": "int b; \nint c;\n\n"})
     bench.add("common/more.patch", {"kernel/vserver/core.c": "int a;\n \tint d;\n"})
+    page = "Testing\n=======\n\ntext\n"
+    bench.add("common/docs.patch", {"Documentation/v.rst": page, "Documentation/w.rst": page + "<<<<<<< ours\n"})
     assert [(finding.where, finding.text) for finding in one(check(bench), "whitespace").findings] == [
         ("common/core.patch", "kernel/vserver/b.c:1: trailing whitespace."),
         ("common/core.patch", "kernel/vserver/b.c:3: new blank line at EOF."),
         ("common/more.patch", "kernel/vserver/core.c:2: space before tab in indent."),
+        ("common/docs.patch", "Documentation/w.rst:5: leftover conflict marker"),
     ]
 
 

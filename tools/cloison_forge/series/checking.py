@@ -68,18 +68,8 @@ def examine(subject: Subject, builds: Builds | None) -> Report:
     checks.append(checked("names", rules.names(subject.series, subject.others), "files and hooks of every line"))
     checks.append(checked("mail", rules.mail(subject.series), "headers, message, Signed-off-by"))
     if fitted is None:
-        skipped = (
-            "ownership",
-            "stable bytes",
-            "whitespace",
-            "footprint",
-            "checkpatch",
-            "kernel-doc",
-            "builds",
-            "sparse",
-            "compiler",
-        )
-        checks += [Check(name, SKIPPED, "the series does not fit") for name in skipped]
+        rest = "ownership, stable bytes, whitespace, footprint, checkpatch, kernel-doc, builds, sparse, compiler"
+        checks += [Check(name, SKIPPED, "the series does not fit") for name in rest.split(", ")]
     else:
         originals = subject.placement.originals(list(subject.series.touched))
         checks.append(_ownership(subject, originals))

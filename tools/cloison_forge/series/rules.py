@@ -100,11 +100,18 @@ def _difference(patch: Patch, normal: Patch) -> str:
 def whitespace(area: Area, series: Series) -> Iterator[Finding]:
     """No patch adds blanks at the end of a line, blank lines at the end of a file, or blanks before a tab."""
     for commit, patch in zip(area.commits(), series.patches, strict=True):
-        lines = area.git("show", "--format=", "--check", commit, check=False).output.splitlines()
-        for line, shown in zip(lines, [*lines[1:], ""], strict=True):
-            heading = shown == "+=======" and line.endswith("leftover conflict marker")  # a title of seven letters
-            if not line.startswith("+") and not heading:
+        for line in area.git("show", "--format=", "--check", commit, check=False).output.splitlines():
+            if not line.startswith("+") and not _heading(area, commit, line):
                 yield Finding(patch.name, line)
+
+
+def _heading(area: Area, commit: str, line: str) -> bool:
+    """Say whether what git takes for the middle of a conflict underlines a title of seven letters."""
+    match = re.match(r"(.+):(\d+): leftover conflict marker$", line)
+    if match is None:
+        return False
+    text = area.git("show", f"{commit}:{match[1]}").output.splitlines()
+    return text[int(match[2]) - 1] == "======="
 
 
 def measure(area: Area) -> Footprint:
