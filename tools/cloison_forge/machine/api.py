@@ -207,7 +207,9 @@ def verify_report(options: VerifyOptions) -> Report:
     inputs = options.inputs or machine_inputs.make(options.request, lane)
     control = None
     if plan.for_control:
-        without = options.control or machine_inputs.make(replace(options.request, variant="off"), lane)
+        # The lane's own profile will do: what a kernel lacks without the series, it lacks in every profile.
+        request = replace(options.request, variant="off", profile="")
+        without = options.control or machine_inputs.make(request, lane)
         control = _verify_run(options, lane, without, Job("verify", plan.for_control, role="control"))
     main = _verify_run(options, lane, inputs, Job("verify", plan.checks))
     for name, run in (("without the series", control), (f"lane {lane.name}", main)):
