@@ -10,6 +10,7 @@ from cloison_forge.core import ui
 from cloison_forge.report.model import Report, Row
 from cloison_verify.vectors import Vector
 
+MOST = 25  # lines of explanation for each status; the reports have them all
 MARKS = {"passed": "✓", "failed": "✗ failed", "skipped": "skipped", "not_reported": "✗ not reported"}
 
 
@@ -34,9 +35,12 @@ def show(report: Report) -> None:
         ["", "check", "expected", "seen", "errno", "control"],
         [_cells(row) for row in report.rows],
     )
-    for row in report.rows:
-        if row.result.status in ("failed", "not_reported", "skipped"):
+    for status in ("skipped", "not_reported", "failed"):
+        rows = [row for row in report.rows if row.result.status == status]
+        for row in rows[:MOST]:
             ui.say(f"{row.check.id}: {row.check.title}: {row.result.detail or row.result.status}")
+        if len(rows) > MOST:
+            ui.say(f"… and {len(rows) - MOST} more {status.replace('_', ' ')}")
     ui.note("verify", f"{summary(report)}; machine: {report.outcome}")
 
 
