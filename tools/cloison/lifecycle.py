@@ -27,8 +27,8 @@ from cloison.syscall import (
 
 FIRST_CHOSEN = 100
 """Where the search for a free xid begins, so that small numbers stay for those who choose their own."""
-POLL = 0.02
-"""Seconds between two looks at a context that is asked to end."""
+POLL = (0.001, 0.05)
+"""Seconds between two looks at a context that is asked to end: the first pause and, after doublings, the longest."""
 
 
 def candidates(taken: set[int]) -> Iterator[int]:
@@ -72,6 +72,7 @@ def members(context: Context) -> int:
 
 def empty(context: Context, deadline: float) -> bool:
     """Wait until a context has no tasks or is gone; False when `deadline` (monotonic seconds) came first."""
+    pause = POLL[0]
     while True:
         try:
             if members(context) == 0:
@@ -80,7 +81,8 @@ def empty(context: Context, deadline: float) -> bool:
             return True
         if time.monotonic() >= deadline:
             return False
-        time.sleep(POLL)
+        time.sleep(pause)
+        pause = min(2 * pause, POLL[1])
 
 
 def stop(context: Context, grace: float, sig: int = signal.SIGTERM) -> None:
@@ -116,12 +118,14 @@ def remove(context: Context, *, force: bool, grace: float) -> None:
     with contextlib.suppress(NoSuchContextError):
         context.set_flags(Change(0, int(ContextFlags.PERSISTENT)))
     deadline = time.monotonic() + 5.0
+    pause = POLL[0]
     while context.exists():
         if time.monotonic() > deadline:
             raise CloisonError(
                 f"context {context.xid} did not end", hint="a new process may have entered; try again with --force"
             )
-        time.sleep(POLL)
+        time.sleep(pause)
+        pause = min(2 * pause, POLL[1])
 
 
 def wait(context: Context, timeout: float | None) -> Ending:

@@ -23,6 +23,7 @@ from cloison_verify.scene import Link, Scene, SceneError, Seen, attempt
 
 TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_PID = 1, 1
 CN_IDX_PROC, CN_VAL_PROC, PROC_CN_MCAST_LISTEN, PROC_CN_MCAST_IGNORE = 1, 1, 1, 2
+AUDIT_USER, AUDIT_NLGRP_READLOG = 1005, 1
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -107,6 +108,42 @@ check(
     ),
     vectors=["P50"],
 )(lambda scene: hears_of_fork(scene, inside=True, bound=False))
+
+
+def _audit(scene: Scene, *, inside: bool) -> Seen:
+    def operation() -> None:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_AUDIT) as end:
+            netlink.request(end, AUDIT_USER, b"op=forged\0", netlink.NLM_F_REQUEST | netlink.NLM_F_ACK)
+
+    return scene.attack(lambda: attempt(operation), inside=inside)
+
+
+check(
+    "process.audit-record",
+    title="no audit record is forged",
+    attack="AUDIT_USER by netlink",
+    expected=("ECONNREFUSED", "EPERM", "EPROTONOSUPPORT"),
+    control=instead(lambda scene: _audit(scene, inside=False), "ok", "the same message on the host"),
+    vectors=["P52"],
+)(lambda scene: _audit(scene, inside=True))
+
+
+def _audit_log(scene: Scene, *, inside: bool) -> Seen:
+    def operation() -> None:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_AUDIT) as end:
+            end.bind((0, AUDIT_NLGRP_READLOG))
+
+    return scene.attack(lambda: attempt(operation), inside=inside)
+
+
+check(
+    "process.audit-log",
+    title="the audit log is not read",
+    attack="bind to the multicast group of NETLINK_AUDIT",
+    expected="EPERM",
+    control=instead(lambda scene: _audit_log(scene, inside=False), "ok", "the same socket on the host"),
+    vectors=["P52"],
+)(lambda scene: _audit_log(scene, inside=True))
 
 
 def own_group() -> Path:
