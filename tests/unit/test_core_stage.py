@@ -60,11 +60,15 @@ def test_damaged_stamp_means_run_again(tmp_path: Path) -> None:
     assert not stage.fresh()
 
 
-def test_atomic_file_is_whole_or_absent(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    with pytest.raises(ValueError, match="no"), atomic_file(target) as beside:
+def interrupted_write(target: Path) -> None:
+    with atomic_file(target) as beside:
         beside.write_text("half")
-        raise ValueError("no")
+        raise ValueError("interrupted")
+
+
+def test_atomic_file_is_whole_or_absent(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="interrupted"):
+        interrupted_write(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 

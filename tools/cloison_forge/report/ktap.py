@@ -91,7 +91,7 @@ class _Reader:
             self._root.problems.append("a second version line where no subtest can begin")
 
     def _level(self, indent: int) -> _Level | None:
-        """Return the level of this indentation, closing deeper ones; kselftest's plain children have none of their own."""
+        """Return the level of this indentation, closing deeper ones (a plain kselftest child has none)."""
         while len(self._levels) > 1 and self._levels[-1].indent > indent:
             self._levels.pop()
         return self._levels[-1] if self._levels[-1].indent == indent else None
