@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -29,8 +28,11 @@ def main() -> None:
         run = api.run_machine(lane, MachineSpec(what.kernel, job, root=what.root), Expected(NONCE, plan, role), "6.12")
         if not run.good:
             raise SystemExit(f"{name}: {run.ending} {run.ending.detail}")
-        for kind, source in (("channel", "channel.raw"), ("console", "console.log")):
-            shutil.copyfile(run.folder / source, HERE / f"{name}.{kind}")
+        (HERE / f"{name}.channel").write_bytes((run.folder / "channel.raw").read_bytes())
+        console = (run.folder / "console.log").read_bytes()
+        for path, instead in ((run.folder, b"/run"), (what.root, b"/root.ext4")):
+            console = console.replace(str(path).encode(), instead)
+        (HERE / f"{name}.console").write_bytes(console)
 
 
 if __name__ == "__main__":
