@@ -93,6 +93,15 @@ def test_a_context_without_init_keeps_its_place_for_one() -> None:
     assert ContextFlags(kernel.contexts[XID].flags) == ONE_TIME & ~ContextFlags.STATE_SETUP
 
 
+def test_a_root_of_its_own_is_remembered_for_later_commands() -> None:
+    kernel = FakeKernel()
+    play(Launch(("id",), {}, creation=Creation(), root="/srv/web"), kernel)
+    assert kernel.log.index("change_root /srv/web") < kernel.log.index("set_space") < kernel.log.index("set_cflags")
+    kernel = FakeKernel()
+    play(Launch(("id",), {}, creation=Creation()), kernel)
+    assert "set_space" not in kernel.log
+
+
 STEPS = [
     (EXISTING, "new_session"),
     (EXISTING, "keep_only"),

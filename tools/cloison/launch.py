@@ -101,7 +101,8 @@ def steps(launch: Launch, context: Context, system: System) -> list[tuple[str, C
     if creation is None:
         todo.append(("enter the context", context.enter))
     else:
-        todo.extend(creation_steps(creation, context, launch.new_spaces))
+        root = NO_SPACES if launch.root is None else Spaces.FS
+        todo.extend(creation_steps(creation, context, launch.new_spaces | root))
     if launch.user is not None:
         user = launch.user
         todo.append(("user", lambda: system.become(user.uid, user.gid, user.groups)))
@@ -112,12 +113,15 @@ def steps(launch: Launch, context: Context, system: System) -> list[tuple[str, C
 def creation_steps(
     creation: Creation, context: Context, spaces: Spaces = NO_SPACES
 ) -> list[tuple[str, Callable[[], None]]]:
-    """Return the steps that make, configure and seal a context from inside."""
+    """Return the steps that make, configure and seal a context from inside.
+
+    `spaces` of the caller are recorded, so that later commands enter them; FS is the root directory.
+    """
     todo: list[tuple[str, Callable[[], None]]] = [
         ("create the context", lambda: context.create(creation.flags | ONE_TIME))
     ]
     if spaces:
-        todo.append(("remember namespaces", lambda: _remember_spaces(context, spaces)))
+        todo.append(("remember namespaces and root", lambda: _remember_spaces(context, spaces)))
     if creation.caps:
         todo.append(("context capabilities", lambda: context.set_caps(creation.caps)))
     if creation.bound:
@@ -138,7 +142,7 @@ def _enter_spaces(context: Context) -> None:
 
 
 def _remember_spaces(context: Context, spaces: Spaces) -> None:
-    """Record new namespaces, so that later commands enter them; a kernel without spaces keeps none."""
+    """Record what later commands are to enter; a kernel without spaces keeps nothing."""
     try:
         known = supported_spaces(context.kernel)
     except NotSupportedError:

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloison_verify.catalogue import check, instead
+from cloison_verify.checks.process_stream import libc_mount
 from cloison_verify.scene import Scene, SceneError, Seen
+
+MS_BIND = 4096
 
 COMMAND = (sys.executable, "-P", "-S", "-m", "cloison")
 SECONDS = 180
@@ -157,6 +160,44 @@ check(
     vectors=["D07"],
     seconds=SECONDS,
 )(lambda _scene: _terminal(by_tool=True))
+
+
+@contextmanager
+def _other_root() -> Iterator[str]:
+    """Make a root directory: the machine's own files, with a mark in /mnt that the host does not have there."""
+    folder = f"/run/cloison/root-{os.getpid()}"
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    libc_mount(b"/", folder.encode(), None, MS_BIND)
+    libc_mount(b"proc", f"{folder}/proc".encode(), b"proc")
+    libc_mount(b"mark", f"{folder}/mnt".encode(), b"tmpfs")
+    os.mkdir(f"{folder}/mnt/inside")  # noqa: PTH102
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", f"{folder}/mnt", f"{folder}/proc", folder], check=False)
+
+
+def _root(*, known: bool) -> Seen:
+    """Run a command below a root of its own and another in the same context, which is not told of the root."""
+    with _other_root() as folder:
+        options = ("--root", folder, "--unshare", "mount,uts,ipc") if known else ()
+        process = started("run", "--name", "guest", *options, "--", "sh", "-c", "echo ready; sleep 60")
+        assert process.stdout is not None
+        process.stdout.readline()
+        _, out = cloison("exec", "guest", "--", "ls", "/mnt")
+        cloison("kill", "guest", "-s", "KILL")
+        process.wait(timeout=20)
+    return Seen("the guest's root" if "inside" in out else "the host's root")
+
+
+check(
+    "tool.exec-root",
+    title="a later command gets the root and the namespaces of the context",
+    attack="cloison run --root DIR --unshare mount,uts,ipc, then cloison exec without --root",
+    expected="the guest's root",
+    control=instead(lambda _scene: _root(known=False), "the host's root", "a context without a root of its own"),
+    seconds=SECONDS,
+)(lambda _scene: _root(known=True))
 
 
 def _init(_scene: Scene, *options: str) -> Seen:
