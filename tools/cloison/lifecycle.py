@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from cloison import supervise
 from cloison.abi import MAX_XID, MIN_XID
@@ -33,7 +34,7 @@ POLL = (0.001, 0.05)
 
 def candidates(taken: set[int]) -> Iterator[int]:
     """Return ids to try, lowest first from `FIRST_CHOSEN`, without those known to be taken."""
-    for xid in (*range(FIRST_CHOSEN, MAX_XID + 1), *range(MIN_XID, FIRST_CHOSEN)):
+    for xid in chain(range(FIRST_CHOSEN, MAX_XID + 1), range(MIN_XID, FIRST_CHOSEN)):
         if xid not in taken:
             yield xid
 
