@@ -125,7 +125,7 @@ int main(int argc, char *argv[])
 	channel_hello(&job);
 	klogctl(8, NULL, 7);	/* SYSLOG_ACTION_CONSOLE_LEVEL: from here on the console says everything */
 	mount_all(late, sizeof(late) / sizeof(*late));
-	if (make_folder(JOB_FOLDER, 0700) < 0 || job_unpack(&job) < 0) {
+	if (make_folder(JOB_FOLDER, 0755) < 0 || job_unpack(&job) < 0) {
 		channel_fault("the job disk cannot be unpacked");
 		finish(&job);
 	}
