@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.unit.cloison_fakes import FakeKernel, Model
 
-from cloison import supervise
+from cloison import procfs, supervise
 from cloison.abi import Command
 from cloison.context import Context
 from cloison.errors import CloisonError
@@ -31,6 +31,13 @@ def launch(kernel: FakeKernel, *argv: str, **options: str) -> int:
         Launch(argv, {"PATH": os.environ["PATH"], "MARK": "inside"}, **options),  # type: ignore[arg-type]
         Context(42, kernel.vserver()),
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_of_the_test_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count threads beyond those that the runner (a worker of pytest-xdist has two) came with."""
+    count, own = procfs.threads, procfs.threads()
+    monkeypatch.setattr(procfs, "threads", lambda: count() - own + 1)
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ def test_in_child_returns_bytes_or_raises_the_same_type() -> None:
 DRIVER = """
 import os, sys
 sys.path[:0] = [{tools!r}, {root!r}]
-from cloison import supervise
+from cloison import procfs, supervise
 from cloison.context import Context
 from cloison.launch import Launch
 from tests.unit.cloison_fakes import FakeKernel, Model
