@@ -26,7 +26,7 @@ ORIGIN = "auto, debian, kernelorg, orig, git or local; where the tree that is th
 HELP = {
     "line": "kernel line of kernels.toml, such as 6.12",
     "profile": "build profile: vm, uml, debug or distro",
-    "variant": "on, off (series applied, VSERVER=n) or absent (no series)",
+    "variant": "on, off (series applied, VSERVER=n), absent (no series) or placebo (a function that nobody calls)",
     "origin": f"where sources come from: {ORIGIN}",
     "value": "what the origin needs: a git remote or tag, a folder, a tarball",
     "offline": "use only what the cache holds, and name what is missing",

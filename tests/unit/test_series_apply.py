@@ -335,6 +335,17 @@ def test_absent_is_a_second_untouched_copy(bench: Bench) -> None:
     assert json.loads((absent.path / ".stamp.json").read_text()) == stamp
 
 
+def test_the_placebo_adds_a_function_to_an_untouched_copy(bench: Bench) -> None:
+    go(bench.standard())
+    patch = api.project().patches / "placebo.patch"
+    patch.write_text("--- /dev/null\n+++ b/kernel/placebo.c\n@@ -0,0 +1 @@\n+int placebo;\n")
+    placebo = go(bench, variant="placebo")
+    assert (placebo.path / "kernel/placebo.c").read_text() == "int placebo;\n"
+    assert "int vs;" not in (placebo.path / "kernel/fork.c").read_text()
+    assert placebo.patches == ()
+    assert placebo.key != go(bench, variant="absent").key
+
+
 def test_a_copy_made_while_the_series_is_reverted_is_untouched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     go(bench.standard())
     real = run

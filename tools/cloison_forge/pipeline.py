@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What to build: a kernel line, a profile, a variant ('on', 'off', 'absent'), and where sources come from.
+    """What to build: a kernel line, a profile, a variant ('on', 'off', 'absent', 'placebo'), where sources come from.
 
     An empty `origin` goes on with the source that is there, so that a task after `fetch --origin git`
     need not say it again.

@@ -16,7 +16,7 @@ from cloison_forge.core.paths import project
 from cloison_forge.core.stage import Stage, digest_bytes, digest_file, digest_files, write_json
 from cloison_forge.kconfig import profiles
 from cloison_forge.kconfig.fragments import Setting, read_config, render
-from cloison_forge.kconfig.profiles import Profile
+from cloison_forge.kconfig.profiles import WITHOUT_SERIES, Profile
 
 if TYPE_CHECKING:
     from cloison_forge.kconfig.explain import Explanation
@@ -141,7 +141,7 @@ def _make(
         def make(folder: Path) -> None:
             asked, config = folder / "request.config", folder / ".config"
             asked.write_text(render(request.values()), encoding="utf-8")
-            tool = out.parent / (".tool-absent" if variant == "absent" else ".tool")
+            tool = out.parent / (f".tool-{variant}" if variant in WITHOUT_SERIES else ".tool")
             log = out.parent.parent / "logs" / "kconfig.log"
             base = resolve(applied.path, tool, profile, asked, config, line, log)
             (folder / ".config.old").unlink(missing_ok=True)

@@ -14,7 +14,8 @@ from cloison_forge.core.paths import project
 from cloison_forge.kconfig.fragments import Setting, load, merge
 
 ARCHITECTURES = ("um", "x86_64", "arm64", "riscv")
-VARIANTS = ("on", "off", "absent")
+WITHOUT_SERIES = ("absent", "placebo")
+VARIANTS = ("on", "off", *WITHOUT_SERIES)
 _KEYS = {"description", "arch", "base", "extends", "fragments", "fragments_on"}
 
 
@@ -45,7 +46,7 @@ class Profile:
         """Return what this profile asks for in a variant; contradictory fragments are refused."""
         top = root or project().root
         files = [*self.fragments]
-        if variant != "absent":
+        if variant not in WITHOUT_SERIES:
             files.append(top / "kconfig" / "variants" / f"{variant}.config")
         if variant == "on":
             files.extend(self.fragments_on)

@@ -14,6 +14,7 @@ from cloison_forge.core.errors import BuildError, CheckError, UsageError
 from cloison_forge.core.lines import Line
 from cloison_forge.core.locks import locked
 from cloison_forge.core.paths import project
+from cloison_forge.core.run import run
 from cloison_forge.core.stage import Stage, digest_bytes
 from cloison_forge.series.applying import TreeLike, one_line_errors, put, report, scratch, sweep
 from cloison_forge.series.area import CHANGED_BY_HAND, Area, AreaRecord, Edited
@@ -26,7 +27,7 @@ from cloison_forge.series.reading import Series, read
 if TYPE_CHECKING:
     from cloison_forge.series.checking import Builds
 
-VARIANTS = ("on", "off", "absent")
+VARIANTS = ("on", "off", "absent", "placebo")
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,17 @@ def apply(line: Line, tree: TreeLike, *, variant: str = "on") -> Applied:
     """Make the tree of the line hold its series, writing only files that differ; nothing to do costs milliseconds.
 
     The variants 'on' and 'off' are the same tree (they differ in configuration); 'absent' gives a
-    second, untouched copy. A patch that does not fit raises `ConflictError` and changes nothing.
+    second, untouched copy, 'placebo' a third with one function that nobody calls. A patch that does
+    not fit raises `ConflictError` and changes nothing.
     """
     if variant not in VARIANTS:
         raise UsageError(f"no variant '{variant}'", hint=f"variants: {', '.join(VARIANTS)}")
     folder = project().line(line.name)
     begun = time.monotonic()
     with locked(folder / ".series", f"the source tree of {line.name}"), one_line_errors("patch"):
-        sweep(folder, ".series.", ".absent.")
-        if variant == "absent":
-            return _absent(line, tree)
+        sweep(folder, ".series.", ".absent.", ".placebo.")
+        if variant in ("absent", "placebo"):
+            return _copy(line, tree, variant)
         series = series_of(line)
         rescue = folder / CHANGED_BY_HAND / time.strftime("%Y%m%d-%H%M%S")
         outcome = put(tree, series, placement_of(line, tree), rescue=rescue)
@@ -108,16 +110,21 @@ def revert(line: Line, tree: TreeLike) -> Applied:
     return Applied(tree.path, outcome.key, (), "on", empty.digest)
 
 
-def _absent(line: Line, tree: TreeLike) -> Applied:
-    """Make the copy without the series, once for each source."""
-    stage = Stage("absent", project().line(line.name) / "absent", {"tree": tree.key, "format": "1"})
+def _copy(line: Line, tree: TreeLike, variant: str) -> Applied:
+    """Make a copy without the series, once for each source; the placebo has a patch of its own."""
+    patch = project().patches / "placebo.patch"
+    placebo = patch.read_text(encoding="utf-8") if variant == "placebo" else ""
+    inputs = {"tree": tree.key, "format": "1", **({"patch": digest_bytes(placebo.encode())} if placebo else {})}
+    stage = Stage(variant, project().line(line.name) / variant, inputs)
 
     def make(folder: Path) -> None:
         with ui.step("patch", f"copying the source of {line.name} without the series"):
             copy_untouched(tree.path, placement_of(line, tree), folder)
+            if placebo:
+                run(["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "-i", patch], cwd=folder)
 
     stage.ensure(make)
-    return Applied(stage.out, stage.key, (), "absent", digest_bytes(b""))
+    return Applied(stage.out, stage.key, (), variant, digest_bytes(placebo.encode()))
 
 
 def area_of(line: Line) -> Area:
