@@ -337,7 +337,7 @@ def test_absent_is_a_second_untouched_copy(bench: Bench) -> None:
 
 def test_the_placebo_adds_a_function_to_an_untouched_copy(bench: Bench) -> None:
     go(bench.standard())
-    patch = api.project().patches / "placebo.patch"
+    patch = bench.series.parent / "placebo.patch"
     patch.write_text("--- /dev/null\n+++ b/kernel/placebo.c\n@@ -0,0 +1 @@\n+int placebo;\n")
     placebo = go(bench, variant="placebo")
     assert (placebo.path / "kernel/placebo.c").read_text() == "int placebo;\n"
