@@ -6,6 +6,7 @@ PID 1 starts it, keeps the time limits and owns the result channel; see ``images
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -146,6 +147,10 @@ def main() -> int:
     """Serve PID 1 until it closes the socket."""
     checks = catalogue.load()
     role = Parameters.read(PARAMETERS).role
+    # The processes of checks are copies of this one and end soon: a collection in them only copies pages.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     os.set_inheritable(PID1, False)
     os.write(PID1, b"ready\n")
     # No second descriptor of the socket: a check's process closes this one and has none.
