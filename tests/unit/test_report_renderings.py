@@ -54,7 +54,7 @@ def control_run(seen: str = "ENOSYS", ending: Ending = GOOD) -> Run:
 
 def report(records: list[dict[str, Any]] | None = None, control: Run | None = None, ending: Ending = GOOD) -> Report:
     plan = Plan("uml", PLAN, (SKIPPED,))
-    return model.build(plan, run(records or good_records(), ending), control or control_run(), None)
+    return model.build(plan, [run(records or good_records(), ending)], control or control_run(), None)
 
 
 def test_a_good_report() -> None:
@@ -98,7 +98,7 @@ def test_statuses(made: Report, status: int, outcome: str) -> None:
 
 def test_a_missing_control_machine_fails_its_checks() -> None:
     plan = Plan("uml", PLAN, ())
-    made = model.build(plan, run(good_records()), None, None)
+    made = model.build(plan, [run(good_records())], None, None)
     assert made.status is ExitStatus.CHECK
     row = next(row for row in made.rows if row.check.id == "abi.version")
     assert row.control == "missing"
@@ -106,7 +106,7 @@ def test_a_missing_control_machine_fails_its_checks() -> None:
 
 
 def test_nothing_run_is_no_success() -> None:
-    assert model.build(Plan("uml", (), ()), run([], plan=()), None, None).status is ExitStatus.CHECK
+    assert model.build(Plan("uml", (), ()), [run([], plan=())], None, None).status is ExitStatus.CHECK
 
 
 def bad_report() -> Report:
@@ -174,7 +174,7 @@ def test_the_map_shows_what_became_of_each_row() -> None:
         *({"t": "begin", "id": "p.kill"}, end(proven)),
         *({"t": "begin", "id": "p.list"}, end(broken, seen="1", status="failed")),
     ]
-    made = model.build(Plan("uml", plan, (SKIPPED,)), run(records, plan=plan), None, None)
+    made = model.build(Plan("uml", plan, (SKIPPED,)), [run(records, plan=plan)], None, None)
     cells = {cell.vector.id: cell.state for group in html.squares(made).values() for cell in group}
     assert (cells["P07"], cells["P08"], cells["P01"], cells["K38"], cells["P02"]) == (
         *("proven", "failed", "failed", "skipped", "open"),

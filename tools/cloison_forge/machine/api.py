@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from cloison_forge.core import output, ui
 from cloison_forge.core.errors import ExitStatus, MachineError, UsageError
 from cloison_forge.core.lines import Line
-from cloison_forge.machine import buildid, kvm, runs, verification
+from cloison_forge.machine import buildid, kvm, runs, shards, verification
 from cloison_forge.machine import inputs as machine_inputs
 from cloison_forge.machine import shell as shell_room
 from cloison_forge.machine.inputs import Inputs
@@ -41,7 +41,12 @@ class BootOptions:
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """A verification. `json`, `junit` and `html` are paths to write to; `inputs` and `control` replace builds."""
+    """A verification.
+
+    `json`, `junit` and `html` are paths to write to. `jobs` machines share the checks; None leaves the
+    number to `verify` (what is worth it on this host) and means one to `verify_report`. `inputs` and
+    `control` replace builds.
+    """
 
     request: Request = field(default_factory=Request)
     lane: str = "uml"
@@ -50,6 +55,7 @@ class VerifyOptions:
     junit: str = ""
     html: str = ""
     append: str = ""
+    jobs: int | None = None
     inputs: Inputs | None = None
     control: Inputs | None = None
 
@@ -168,32 +174,30 @@ def failure(run: Run, what: str) -> MachineError:
     return MachineError(text, hint=f"console, result channel and command are in {run.folder}")
 
 
-def _watch_progress(supervisor: Supervisor, total: int, what: str) -> ui.Progress:
-    progress = ui.Progress("verify", what, total)
+def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job, progress: shards.Progress) -> Run:
+    """Run the checks of `job` in one machine."""
 
     def show(judge: Judge) -> None:
         done = sum(result.status != "not_reported" for result in judge.results.values())
-        progress.update(done, judge.current.id if judge.current else "")
-
-    supervisor.on_progress = show
-    return progress
-
-
-def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job) -> Run:
-    """Run the checks of `job` in one machine, with a bar that shows how far it is."""
-    bars: list[ui.Progress] = []
-    what = "checks" if job.role == "main" else "controls on a kernel without the series"
+        progress(done, judge.current.id if judge.current else "")
 
     def prepare(supervisor: Supervisor) -> None:
-        bars.append(_watch_progress(supervisor, len(job.plan), what))
+        supervisor.on_progress = show
 
+    spec = _spec(inputs, job, append=options.append)
+    return run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
+
+
+def _verify_runs(options: VerifyOptions, lane: Lane, inputs: Inputs, jobs: Sequence[Job], what: str) -> list[Run]:
+    """Run several parts of a plan at once, with one bar that shows how far all of them are."""
+    bar = ui.Progress("verify", what, sum(len(job.plan) for job in jobs))
+    machine_inputs.accelerator(lane)  # probed once, before there are several that would
+    tasks = [functools.partial(_verify_run, options, lane, inputs, job) for job in jobs]
     try:
-        return run_machine(
-            lane, _spec(inputs, job, append=options.append), expected(inputs, job), options.request.line, prepare
-        )
+        with _orderly_end():
+            return shards.run_all(tasks, bar.update)
     finally:
-        for bar in bars:
-            bar.finish()
+        bar.finish()
 
 
 def verify_report(options: VerifyOptions) -> Report:
@@ -210,19 +214,23 @@ def verify_report(options: VerifyOptions) -> Report:
         # The lane's own profile will do: what a kernel lacks without the series, it lacks in every profile.
         request = replace(options.request, variant="off", profile="")
         without = options.control or machine_inputs.make(request, lane)
-        control = _verify_run(options, lane, without, Job("verify", plan.for_control, role="control"))
-    main = _verify_run(options, lane, inputs, Job("verify", plan.checks))
-    for name, run in (("without the series", control), (f"lane {lane.name}", main)):
+        job = Job("verify", plan.for_control, role="control")
+        [control] = _verify_runs(options, lane, without, [job], "controls on a kernel without the series")
+    parts = shards.split(plan.checks, options.jobs or 1)
+    mains = _verify_runs(options, lane, inputs, [Job("verify", part) for part in parts], "checks")
+    for name, run in (("without the series", control), *((f"lane {lane.name}", run) for run in mains)):
         if run is not None and run.ready is not None:
             ui.note("verify", f"{name}: ready in {run.ready:.2f} s, off after {run.took:.1f} s ({run.ending})")
-    return model.build(plan, main, control, inputs.kernel)
+    return model.build(plan, mains, control, inputs.kernel)
 
 
 def verify(options: VerifyOptions) -> int:
     """Verify a lane; print the table, write the files asked for, and return the status."""
     from cloison_forge.report import html, junit, text
 
-    report = verify_report(options)
+    machine_inputs.lane_named(options.lane)
+    jobs = options.jobs or shards.useful(len(verification.make_plan(options.lane, options.suite).checks))
+    report = verify_report(replace(options, jobs=jobs))
     if options.json != "-":
         text.show(report)
     if options.json:

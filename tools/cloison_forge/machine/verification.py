@@ -41,9 +41,16 @@ def make_plan(lane: str, suite: str = "") -> Plan:
     return Plan(lane, here, left_out)
 
 
-def bring_together(plan: Plan, main: Run, control: Run | None) -> list[CheckResult]:
-    """Return the results of all checks, those left out included, in the order of the catalogue."""
-    results = [_with_control(check, main.judge.results[check.id], control) for check in plan.checks]
+def bring_together(plan: Plan, mains: Sequence[Run], control: Run | None) -> list[CheckResult]:
+    """Return the results of all checks, those left out included, in the order of the catalogue.
+
+    Each check was in the plan of exactly one of the main machines; one that was in none counts as not reported.
+    """
+    told = {name: result for run in mains for name, result in run.judge.results.items()}
+    results = [
+        _with_control(check, told.get(check.id) or CheckResult(check.id, "not_reported", detail="in no plan"), control)
+        for check in plan.checks
+    ]
     results += [CheckResult(check.id, "skipped", detail=check.not_on[plan.lane]) for check in plan.left_out]
     return sorted(results, key=lambda result: result.id)
 
@@ -67,15 +74,10 @@ def _with_control(check: Check, result: CheckResult, control: Run | None) -> Che
     return replace(result, control=verdict, status="failed", detail=problem)
 
 
-def machine_problems(main: Run, control: Run | None) -> list[str]:
+def machine_problems(mains: Sequence[Run], control: Run | None) -> list[str]:
     """Say what went wrong with the machines themselves; empty when they did all they had to."""
     problems = []
-    for name, run in (("", main), ("machine without the series: ", control)):
+    for name, run in (*(("", run) for run in mains), ("machine without the series: ", control)):
         if run is not None and not run.good:
             problems.append(f"{name}{run.ending}" + (f": {run.ending.detail}" if run.ending.detail else ""))
     return problems
-
-
-def titles(checks: Sequence[Check]) -> dict[str, Check]:
-    """Return checks by identifier."""
-    return {check.id: check for check in checks}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,35 +103,42 @@ class Report:
         }
 
 
-def build(plan: Plan, main: Run, control: Run | None, kernel: KernelLike | None) -> Report:
+def build(plan: Plan, mains: Sequence[Run], control: Run | None, kernel: KernelLike | None) -> Report:
     """Bring the answers of the machines together."""
-    problems = verification.machine_problems(main, control)
-    outcome = str(main.ending)
-    if main.good and control is not None and not control.good:
+    problems = verification.machine_problems(mains, control)
+    failed = next((run for run in mains if not run.good), None)
+    outcome = str((failed or mains[0]).ending)
+    if failed is None and control is not None and not control.good:
         outcome = f"machine without the series: {control.ending}"
     checks = {check.id: check for check in (*plan.checks, *plan.left_out)}
-    results = verification.bring_together(plan, main, control)
+    results = verification.bring_together(plan, mains, control)
+    times = [run.ready for run in mains if run.ready is not None]
     return Report(
         lane=plan.lane,
-        kernel=_release(main, kernel),
+        kernel=_release(mains, kernel),
         outcome=outcome,
         problems=problems,
         rows=[Row(checks[result.id], result) for result in results],
-        folder=main.folder,
-        ready_seconds=main.ready,
-        took_seconds=main.took,
-        provenance=_provenance(main, control, kernel, problems),
+        folder=(failed or mains[0]).folder,
+        ready_seconds=min(times, default=None),
+        took_seconds=max(run.took for run in mains),
+        provenance=_provenance(mains, control, kernel, problems),
     )
 
 
-def _release(main: Run, kernel: KernelLike | None) -> str:
-    """Return the release that the machine itself told, else that of the kernel it was to run."""
-    uname = (main.judge.hello or {}).get("uname")
-    told = uname.get("release") if isinstance(uname, dict) else None
-    return told if isinstance(told, str) else (kernel.release if kernel else "")
+def _release(mains: Sequence[Run], kernel: KernelLike | None) -> str:
+    """Return the release that a machine itself told, else that of the kernel it was to run."""
+    for run in mains:
+        uname = (run.judge.hello or {}).get("uname")
+        told = uname.get("release") if isinstance(uname, dict) else None
+        if isinstance(told, str):
+            return told
+    return kernel.release if kernel else ""
 
 
-def _provenance(main: Run, control: Run | None, kernel: KernelLike | None, problems: list[str]) -> dict[str, Any]:
+def _provenance(
+    mains: Sequence[Run], control: Run | None, kernel: KernelLike | None, problems: list[str]
+) -> dict[str, Any]:
     def machine(run: Run) -> dict[str, Any]:
         return {
             "ending": str(run.ending),
@@ -138,13 +146,14 @@ def _provenance(main: Run, control: Run | None, kernel: KernelLike | None, probl
             "accelerator": run.accelerator,
             "ready_seconds": round(run.ready, 3) if run.ready is not None else None,
             "seconds": round(run.took, 3),
+            "checks": len(run.judge.results),
             "hello": run.judge.hello,
             "complaints": run.console.complaints,
         }
 
     return {
         "kernel": getattr(kernel, "provenance", {}),
-        "machine": machine(main),
+        "machines": [machine(run) for run in mains],
         "control_machine": machine(control) if control else None,
         "problems": problems,
     }
