@@ -75,7 +75,7 @@ def run(
         environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-    with (log or Path(os.devnull)).open("a", encoding="utf-8") as sink:
+    with (log or Path(os.devnull)).open("a", encoding="utf-8", buffering=1) as sink:
         sink.write(f"+ {command_line(words)}\n")
         sink.flush()
         process = subprocess.Popen(
