@@ -20,13 +20,13 @@ class Qemu:
     """A PC under QEMU, with KVM where that works (`spec.accelerator` says), else emulated (TCG).
 
     Disks are virtio and never written to: QEMU keeps what the guest writes in a temporary file.
-    The first serial port is the console, the second the result channel; the shell has a virtio port.
+    The first serial port is the console, the fourth the result channel; the shell has a virtio port.
     """
 
     name = "qemu"
     arch = "x86_64"
     profile = "vm"
-    channel = "/dev/ttyS1"
+    channel = "/dev/ttyS3"  # UEFI writes to the first two serial ports; the fourth shares no interrupt with the first
     terminal = "/dev/vport0p1"
     ending = "reboot"  # -no-reboot makes that the end, with or without ACPI
 
@@ -52,7 +52,8 @@ class Qemu:
             *("-machine", "q35", *accelerator, "-m", str(spec.memory_mib), "-smp", str(spec.processors)),
             *("-add-fd", f"fd={wires.channel},set=1"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
-            *("-chardev", "file,id=channel,path=/dev/fdset/1,append=on", "-serial", "chardev:channel"),
+            *("-chardev", "file,id=channel,path=/dev/fdset/1,append=on"),
+            *("-device", "isa-serial,chardev=channel,index=3"),
             # Nobody writes to the image, and UML's lock on it (a shared one on all bytes) is more than QEMU bears.
             *("-drive", f"file={_quoted(path)},file.locking=off,format=raw,if=none,id=root,snapshot=on"),
             *("-device", "virtio-blk-pci,drive=root" + (",bootindex=0" if spec.firmware else "")),
