@@ -13,6 +13,7 @@ from cloison_forge.machine.job import Share
 from cloison_forge.machine.lane import Launch, MachineSpec, Wires
 from cloison_forge.machine.outcome import Limits, Outcome
 
+_PORT = "cloison.shell"
 _OVMF = Path("/usr/share/OVMF")
 
 
@@ -27,7 +28,7 @@ class Qemu:
     arch = "x86_64"
     profile = "vm"
     channel = "/dev/ttyS3"  # UEFI writes to the first two serial ports; the fourth shares no interrupt with the first
-    terminal = "/dev/vport0p1"
+    terminal = f"virtio-port:{_PORT}"
     ending = "reboot"  # -no-reboot makes that the end, with or without ACPI
 
     def limits(self, spec: MachineSpec) -> Limits:
@@ -63,7 +64,7 @@ class Qemu:
         ]
         if wires.terminal is not None:
             words += ["-chardev", f"socket,id=terminal,fd={wires.terminal}", "-device", "virtio-serial-pci"]
-            words += ["-device", "virtserialport,chardev=terminal"]
+            words += ["-device", f"virtserialport,chardev=terminal,name={_PORT}"]
         if spec.share is not None:
             words += [
                 "-fsdev",
