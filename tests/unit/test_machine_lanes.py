@@ -213,3 +213,10 @@ def test_build_ids_are_read_from_elf_files_only(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "bzImage").write_bytes(b"MZ")
     (tmp_path / "a").rename(tmp_path / "obj" / "vmlinux")
     assert buildid.of_image(tmp_path / "artifacts" / "bzImage").startswith("0011")
+
+
+def test_two_processors_are_the_threads_of_one_core(tmp_path: Path, wires: Wires) -> None:
+    """Only such machines have core scheduling, which a check needs."""
+    for number, topology in ((1, "1"), (2, "2,sockets=1,cores=1,threads=2"), (4, "4,sockets=1,cores=2,threads=2")):
+        made = spec("x86_64", tmp_path, processors=number, accelerator="tcg")
+        assert options(list(Qemu().launch(made, wires).argv), "-smp") == [topology]

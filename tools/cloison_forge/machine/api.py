@@ -184,7 +184,8 @@ def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job, pr
     def prepare(supervisor: Supervisor) -> None:
         supervisor.on_progress = show
 
-    spec = _spec(inputs, job, append=options.append)
+    # Two processors, for some ways to a process need another that runs; UML has one whatever is asked for.
+    spec = _spec(inputs, job, append=options.append, processors=2)
     return run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
 
 

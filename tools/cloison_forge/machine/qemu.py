@@ -50,7 +50,7 @@ class Qemu:
         )
         words = [
             *(program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-            *("-machine", "q35", *accelerator, "-m", str(spec.memory_mib), "-smp", str(spec.processors)),
+            *("-machine", "q35", *accelerator, "-m", str(spec.memory_mib), "-smp", _processors(spec.processors)),
             *("-add-fd", f"fd={wires.channel},set=1"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
             *("-chardev", "file,id=channel,path=/dev/fdset/1,append=on"),
@@ -85,6 +85,11 @@ class Qemu:
         except OSError:
             return None
         return Outcome.KVM_BROKEN if kvm.broken_lines(messages) or not spoke else None
+
+
+def _processors(number: int) -> str:
+    """Return the topology: pairs are two threads of one core, for only those have core scheduling (vector P38)."""
+    return str(number) if number % 2 else f"{number},sockets=1,cores={number // 2},threads=2"
 
 
 def _root_disk(spec: MachineSpec) -> tuple[Path, str]:

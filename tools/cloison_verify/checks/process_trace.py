@@ -8,7 +8,6 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 from cloison_verify.acts import aimed, answering, call, expect_ready, number_of, victim
 from cloison_verify.catalogue import check, instead, same_context
@@ -129,17 +128,12 @@ aimed(
 )
 
 
-def _group_folder() -> str:
-    line = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()[-1]
-    return "/sys/fs/cgroup" + line.rpartition(":")[2]
-
-
 def _system_wide() -> str:
     return _perf(-1, 0)
 
 
 def _of_group() -> str:
-    descriptor = os.open(_group_folder(), os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open("/sys/fs/cgroup", os.O_RDONLY | os.O_DIRECTORY)
     return _perf(descriptor, 0, PERF_FLAG_PID_CGROUP)
 
 
