@@ -53,7 +53,7 @@ class MachineSpec:
     """One machine to start.
 
     `root` is a file with the root file system alone, `disk` a whole disk; a lane takes the one it
-    likes better. Neither is ever written to. `firmware` (``bios`` or ``uefi``) boots from the disk
+    likes better. Neither is ever written to. `processors` are threads of one core; UML has one. `firmware` (``bios`` or ``uefi``) boots from the disk
     instead of handing over a kernel, and then `kernel` may be None. `append` is added to the kernel's command line.
     """
 
@@ -62,7 +62,7 @@ class MachineSpec:
     root: Path | None = None
     disk: DiskLike | None = None
     memory_mib: int = 512
-    processors: int = 1
+    processors: int = 2
     share: Path | None = None
     firmware: str = ""
     append: str = ""
