@@ -23,7 +23,8 @@ TOOLS = {"dpkg-buildpackage": "dpkg-dev", "dh_listpackages": "debhelper", "rsync
 def debian(line: Line, applied: PatchedTree, configured: Configured, *, jobs: int = 0) -> list[Path]:
     """Build the kernel and pack it; return the ``.deb`` files in ``kernel/<profile>/deb/``, the image first.
 
-    The version is that of the kernel with revision 1, so that the same inputs give the same bytes.
+    The version is that of the kernel with revision 1, so that packing compiles nothing and the kernel
+    inside is the one of ``artifacts/``; the changelog bears the date of the packing.
     """
     if configured.profile.arch == "um":
         raise UsageError(
