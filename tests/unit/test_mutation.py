@@ -9,7 +9,7 @@ import pytest
 
 from cloison_forge.core.errors import ExitStatus
 from cloison_forge.core.paths import project
-from cloison_forge.mutation import Mutant, _report, hooks
+from cloison_forge.mutation import Mutant, _not_compiled, _report, hooks
 
 
 def test_hooks_are_read_off_the_series(tmp_path: Path) -> None:
@@ -21,9 +21,25 @@ def test_hooks_are_read_off_the_series(tmp_path: Path) -> None:
     assert hooks(tmp_path) == ["FIND_PID", "PTRACE"]
 
 
+def test_hooks_are_not_read_off_documentation(tmp_path: Path) -> None:
+    (tmp_path / "series").write_text("one.patch\n")
+    (tmp_path / "one.patch").write_text(
+        "+++ b/Documentation/x.rst\n+what stands in ``vx_hook(HOOK)``\n+++ b/kernel/x.c\n+\treturn vx_hook(PTRACE);\n"
+    )
+    assert hooks(tmp_path) == ["PTRACE"]
+
+
 def test_the_real_series_has_hooks() -> None:
     names = hooks(project().patches / "6.12")
     assert len(names) == len(set(names)) > 0
+    assert "HOOK" not in names
+
+
+def test_a_hook_that_is_not_compiled_is_no_survivor() -> None:
+    assert _not_compiled(["PTRACE", "PERF_EVENT"], "CONFIG_VSERVER=y\n# CONFIG_PERF_EVENTS is not set") == [
+        "PERF_EVENT"
+    ]
+    assert _not_compiled(["PTRACE", "PERF_EVENT"], "CONFIG_PERF_EVENTS=y") == []
 
 
 @pytest.mark.parametrize(
