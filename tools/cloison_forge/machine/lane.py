@@ -54,7 +54,8 @@ class MachineSpec:
 
     `root` is a file with the root file system alone, `disk` a whole disk; a lane takes the one it
     likes better. Neither is ever written to. `processors` are threads of one core (UML has one).
-    `firmware` (``bios`` or ``uefi``) boots from the disk instead of handing over a kernel, and then `kernel` may be None. `append` is added to the kernel's command line.
+    `firmware` (``bios`` or ``uefi``) boots from the disk instead of handing over a kernel, and then
+    `kernel` may be None. `append` is added to the kernel's command line.
     """
 
     kernel: KernelLike | None
