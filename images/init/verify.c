@@ -96,7 +96,6 @@ static _Noreturn void run_python(int socket)
 	if (socket == 3)
 		fcntl(3, F_SETFD, 0);
 	setenv("PYTHONPATH", JOB_FOLDER "/lib", 1);
-	setenv("PYTHONDONTWRITEBYTECODE", "1", 1);
 	execvp(words[0], words);
 	say("python3: %s", strerror(errno));
 	_exit(127);

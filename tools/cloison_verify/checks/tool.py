@@ -130,8 +130,8 @@ def _on_terminal(words: tuple[str, ...]) -> tuple[str, str]:
     process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     printed = b""
-    until = time.monotonic() + 30
-    while time.monotonic() < until and select.select([master], [], [], 5)[0]:
+    until = time.monotonic() + 60
+    while select.select([master], [], [], max(0.0, until - time.monotonic()))[0]:
         try:
             printed += os.read(master, 65536)
         except OSError:
@@ -249,12 +249,15 @@ def processes(_scene: Scene) -> Seen:
     seconds=SECONDS,
 )
 def wait_for_end(_scene: Scene) -> Seen:
-    """Wait for a context whose only command is running."""
-    process = started("run", "--name", "wait", "--", "sh", "-c", "echo ready; sleep 3; exit 5")
+    """Wait for a context whose only command runs until `cloison wait`, however slow its start, has begun."""
+    begun = time.monotonic()
+    cloison("list")
+    seconds = 2 + 3 * int(time.monotonic() - begun + 1)
+    process = started("run", "--name", "wait", "--", "sh", "-c", f"echo ready; sleep {seconds}; exit 5")
     assert process.stdout is not None
     process.stdout.readline()
     status, out = cloison("wait", "wait")
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     return Seen(f"{status} {out.strip()}")
 
 
