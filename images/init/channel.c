@@ -38,11 +38,15 @@ static uint32_t crc32_add(uint32_t crc, const char *data, size_t length)
 	return crc;
 }
 
-/* Open the channel; 0, or -1 with errno. */
-int channel_open(const char *device)
+/* Open the channel, and take its device out of /dev; 0, or -1 with errno. */
+int channel_open(const char *name)
 {
+	char device[PORT_SIZE];
+
 	sha256_start(&everything);
-	channel = open_raw(device, O_WRONLY);
+	channel = open_port(name, O_WRONLY, device);
+	if (channel >= 0)
+		unlink(device);
 	return channel < 0 ? -1 : 0;
 }
 

@@ -59,6 +59,11 @@ int64_t now_ms(void);
 int make_folder(const char *path, mode_t mode);
 int make_folders_of(const char *path);
 int open_raw(const char *device, int flags);
+
+/* port.c */
+#define PORT_SIZE 300
+int open_port(const char *name, int flags, char device[PORT_SIZE]);
+
 void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_add_json(struct text *text, const char *value);
 
@@ -77,7 +82,7 @@ int job_find(struct job *job);
 int job_unpack(const struct job *job);
 
 /* channel.c */
-int channel_open(const char *device);
+int channel_open(const char *name);
 void channel_send(const char *json);
 void channel_hello(const struct job *job);
 void channel_bye(void);

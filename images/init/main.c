@@ -120,8 +120,6 @@ int main(int argc, char *argv[])
 		say("result channel %s: %s", job.channel, strerror(errno));
 		finish(&job);
 	}
-	/* Neither the channel nor the job (with its nonce) is there for whoever looks into /dev. */
-	unlink(job.channel);
 	channel_hello(&job);
 	klogctl(8, NULL, 7);	/* SYSLOG_ACTION_CONSOLE_LEVEL: from here on the console says everything */
 	mount_all(late, sizeof(late) / sizeof(*late));

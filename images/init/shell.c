@@ -12,7 +12,6 @@
  * without flow control loses nothing, and a command that does not read stops nobody.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -308,55 +307,14 @@ static void on_child(int signal)
 	(void)signal;
 }
 
-/* Find the device of the virtio port called `name`; the kernel numbers them by what else there is. */
-static int find_port(const char *name, char *device, size_t size)
+/* Open the channel, or send a fault. */
+static int open_channel(const char *name)
 {
-	const char *ports = "/sys/class/virtio-ports";
-	DIR *folder = opendir(ports);
-	struct dirent *entry;
-	char path[320], found[64];
-	int result = -1;
+	char device[PORT_SIZE], reason[160];
+	int fd = open_port(name, O_RDWR, device);
 
-	while (folder && result < 0 && (entry = readdir(folder))) {
-		snprintf(path, sizeof(path), "%s/%s/name", ports, entry->d_name);
-		if (entry->d_name[0] == '.' || read_file(path, found, sizeof(found)) < 0)
-			continue;
-		found[strcspn(found, "\n")] = '\0';
-		if (strcmp(found, name) == 0 && (size_t)snprintf(device, size, "/dev/%s", entry->d_name) < size)
-			result = 0;
-	}
-	if (folder)
-		closedir(folder);
-	if (result < 0)
-		errno = ENOENT;
-	return result;
-}
-
-/* Open the device, or the port when it is given as "virtio-port:NAME". */
-static int open_line(const char *name)
-{
-	const char *prefix = "virtio-port:";
-	char device[300];
-
-	if (strncmp(name, prefix, strlen(prefix)) != 0)
-		return open_raw(name, O_RDWR);
-	if (find_port(name + strlen(prefix), device, sizeof(device)) < 0)
-		return -1;
-	return open_raw(device, O_RDWR);
-}
-
-/* Open the channel. A virtio port appears a moment after its driver, so wait up to ten seconds for it. */
-static int open_channel(const char *device)
-{
-	int64_t deadline = now_ms() + 10000;
-	int fd;
-
-	while ((fd = open_line(device)) < 0 && (errno == ENOENT || errno == ENXIO) && now_ms() < deadline)
-		usleep(10000);
 	if (fd < 0) {
-		char reason[160];
-
-		snprintf(reason, sizeof(reason), "cannot open the two-way channel %s: %s", device, strerror(errno));
+		snprintf(reason, sizeof(reason), "cannot open the two-way channel %s: %s", name, strerror(errno));
 		channel_fault(reason);
 	}
 	return fd;

@@ -88,7 +88,9 @@ def forger(scene: Scene) -> Seen:
         for number in range(256):
             with contextlib.suppress(OSError):
                 links.append(str(Path(f"/proc/self/fd/{number}").readlink()))
-        names = ["/dev/ttyS0" if Path("/dev/ubda").exists() else "/dev/ttyS3", "/dev/ubdb", "/dev/vdb"]
+        names = ["/dev/ubdb", "/dev/vdb", *(str(path) for path in Path("/dev").glob("vport*"))]
+        if Path("/dev/ubda").exists():
+            names.append("/dev/ttyS0")
         found = [name for name in names if Path(name).exists() or name in links]
         # The link to the probe is the only socket that an attacker has; the probe itself has none.
         found += [link for link in links if link.startswith("socket:")][1 if os.getpid() != checker else 0 :]
