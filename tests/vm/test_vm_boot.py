@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The image boots by its own loaders, both lanes keep their times, and a kernel without the series proves nothing."""
+"""The image boots by its own loaders, and a kernel without the series proves nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.vm.conftest import Task
 
 from cloison_forge.core.errors import ExitStatus
-from cloison_forge.machine import api, kvm
+from cloison_forge.machine import api
 from cloison_forge.machine.inputs import Inputs
 
 Machines = Callable[..., Inputs]
@@ -25,18 +25,9 @@ def test_the_disk_boots_by_its_own_loader(machines: Machines, firmware: str) -> 
     assert run.good, (run.ending, run.folder)
 
 
-@pytest.mark.parametrize(("lane", "seconds"), [("uml", 0.5), ("qemu", 4.0)])
-def test_pid_1_speaks_in_time(machines: Machines, lane: str, seconds: float) -> None:
-    runs = [api.run_boot(api.BootOptions(lane=lane, inputs=machines(lane))) for _ in range(5)]
-    assert all(run.good for run in runs), [run.ending for run in runs]
-    best = min(run.ready or 99 for run in runs)
-    assert best < seconds or kvm.probe().usable
-
-
-@pytest.mark.parametrize("lane", ["uml", "qemu"])
-def test_a_kernel_without_the_series_fails_every_check(machines: Machines, lane: str, tmp_path: Path) -> None:
-    without = machines(lane, "off")
-    options = api.VerifyOptions(lane=lane, suite="abi", json=str(tmp_path / "r"), inputs=without, control=without)
+def test_a_kernel_without_the_series_fails_every_check(machines: Machines, tmp_path: Path) -> None:
+    without = machines("uml", "off")
+    options = api.VerifyOptions(lane="uml", suite="abi", json=str(tmp_path / "r"), inputs=without, control=without)
     assert api.verify(options) == ExitStatus.CHECK
     report = json.loads((tmp_path / "r").read_text(encoding="utf-8"))
     assert report["passed"] == 0

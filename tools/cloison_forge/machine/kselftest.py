@@ -18,16 +18,10 @@ from cloison_forge.report import ktap
 
 SCHEMA = "cloison-kselftest-1"
 FOLDER = "tools/testing/selftests/vserver"
-LONG = ("stress",)  # runs until it is told to stop; ./invoke stress is the one with a clock
-# The OOM killer tells its reasons with a call trace, which is no oops: during that test only alerts are shown.
-_RUN = """cd /mnt/share || exit 1
-for test in {names}; do
-	read loud rest </proc/sys/kernel/printk
-	[ $test != oom_test ] || echo 2 >/proc/sys/kernel/printk
-	./$test >$test.ktap 2>&1
-	echo $? >$test.status
-	echo $loud >/proc/sys/kernel/printk
-done"""
+# stress runs until it is told to stop (./invoke stress has a clock); oom_test has 30 s to fill the machine's
+# memory, which a machine on a busy host does not keep (check process.oom-victim proves the same without a clock).
+LEFT_OUT = ("stress", "oom_test")
+_RUN = "cd /mnt/share || exit 1; for test in {names}; do ./$test >$test.ktap 2>&1; echo $? >$test.status; done"
 
 
 def programs(request: Request) -> Stage:
@@ -57,7 +51,7 @@ def run_tests(request: Request, lane: str) -> list[ktap.Test]:
     """Run the selftests in one machine of `lane`; the machine itself must end well."""
     built = programs(request)
     names = sorted(path.name for path in built.out.iterdir() if path.is_file() and path.stat().st_mode & 0o111)
-    names = [name for name in names if name not in LONG]
+    names = [name for name in names if name not in LEFT_OUT]
     if not names:
         raise BuildError(f"{FOLDER} builds no program", hint=f"see {built.out}")
     with tempfile.TemporaryDirectory(prefix="cloison-kselftest-") as place:
