@@ -24,6 +24,8 @@ _COMPLAINTS = re.compile(
       |Call\ Trace:""",
     re.VERBOSE,
 )
+# Killing for memory is told with a call trace, within so many lines; nothing is wrong with the kernel.
+_OOM, _OOM_LINES = re.compile(r"invoked oom-killer:"), 10
 # Said by a healthy kernel, and harmless: kmemleak's and KASAN's own announcements name nothing wrong.
 _HARMLESS = re.compile(r"spectre|Spectre|MDS|KernelAddressSanitizer initialized")
 
@@ -45,6 +47,7 @@ class Console:
         self._rest = ""
         self._around: list[str] = []
         self._follow = 0
+        self._oom = 0
 
     def excerpt(self) -> list[str]:
         """Return the lines that tell most: those around the first complaint or panic, else the last ones."""
@@ -72,10 +75,12 @@ class Console:
                 self._around.append(line[:300])
                 self._follow -= 1
         bad = bool(self.panic or self.complaints)
+        self._oom = _OOM_LINES if _OOM.search(line) else max(0, self._oom - 1)
+        told = self._oom > 0 and line.rstrip().endswith("Call Trace:")
         self.started = self.started or bool(_STARTED.search(line))
         if not self.panic and _PANIC.search(line):
             self.panic = line.strip()[:300]
-        elif _COMPLAINTS.search(line) and not _HARMLESS.search(line) and len(self.complaints) < 50:
+        elif _COMPLAINTS.search(line) and not _HARMLESS.search(line) and not told and len(self.complaints) < 50:
             self.complaints.append(line.strip()[:300])
         if not bad and (self.panic or self.complaints):
             self._around = list(self.tail)[-self.BEFORE :]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from cloison.context import Context, become_spectator
 from cloison.flags import NO_FLAGS, Change, ContextFlags
 from cloison.launch import Creation, creation_steps
-from cloison.syscall import Vserver
+from cloison.syscall import NoSuchContextError, Vserver
 from cloison_verify.acts import KILL, answering, ask, call, combined, expect_ready, fate, own_group
 from cloison_verify.catalogue import Probe, check, instead
 from cloison_verify.checks.process_life import free_context
@@ -311,7 +312,7 @@ def _kill_visible_init(scene: Scene, *, visible: bool) -> Seen:
     try:
         return combined(scene.attack(lambda: attempt(os.kill, init.pid, KILL), inside=False), fate(init))
     finally:
-        if context.exists():
+        with contextlib.suppress(NoSuchContextError):  # it ends by itself when its init was the last to die
             context.kill(KILL, 0)
 
 
