@@ -54,7 +54,7 @@ def test_descriptors_session_and_environment(kernel: FakeKernel, tmp_path: Path)
     inherited = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(inherited, True)
     target = tmp_path / "seen"
-    script = f"exec > {target}; ls /proc/$$/fd; ps -o pid=,sid= -p $$; env; grep SigBlk /proc/$$/status"
+    script = f"exec > {target}; ls /proc/$$/fd; ps -o pid=,sid= -p $$; env; grep SigBlk /proc/self/status"
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         assert launch(kernel, "sh", "-c", script) == 0
