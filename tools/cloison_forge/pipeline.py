@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Request:
     """What to build: a kernel line, a profile, a variant ('on', 'off', 'absent', 'placebo'), where sources come from.
 
-    An empty `origin` goes on with the source that is there, so that a task after `fetch --origin git`
-    need not say it again.
+    An empty `profile` is the lane's own, and `vm` where there is no lane. An empty `origin` goes on with
+    the source that is there, so that a task after `fetch --origin git` need not say it again.
     """
 
     line: str = "6.12"
-    profile: str = "vm"
+    profile: str = ""
     variant: str = "on"
     origin: str = ""
     value: str = ""
@@ -64,7 +64,7 @@ def configured(request: Request) -> tuple[Applied, Configured]:
     from cloison_forge.kconfig import api
 
     applied = patched(request)
-    return applied, api.configure(request.kernel_line, applied, request.profile, request.variant)
+    return applied, api.configure(request.kernel_line, applied, request.profile or "vm", request.variant)
 
 
 def kernel(request: Request) -> Kernel:
