@@ -233,11 +233,13 @@ def processes(_scene: Scene) -> Seen:
     """Look at a context with one process."""
     with context("ps") as xid:
         started("exec", "ps", "--", "sleep", "60")
+        expected = [(xid, "sleep 60")]
         until = time.monotonic() + 20
-        while not (found := json.loads(cloison("ps", "ps", "--json")[1])) and time.monotonic() < until:
+        while True:  # for a moment, the process is there and has not become the command yet
+            seen = [(each["xid"], each["command"]) for each in json.loads(cloison("ps", "ps", "--json")[1])]
+            if seen == expected or time.monotonic() > until:
+                return Seen("the command" if seen == expected else repr(seen))
             time.sleep(0.1)
-        good = len(found) == 1 and found[0]["xid"] == xid and found[0]["command"] == "sleep 60"
-        return Seen("the command" if good else json.dumps(found))
 
 
 @check(
