@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloison_forge.core import output, ui
-from cloison_forge.core.errors import CheckError, ExitStatus, ForgeError, UsageError
+from cloison_forge.core.errors import CheckError, ExitStatus, UsageError
 from cloison_forge.core.paths import project
 from cloison_forge.pipeline import Request
 
@@ -116,12 +116,8 @@ def _run(request: Request, lane: str, hook: str, *, machine: Inputs, control: In
     from cloison_forge.machine import api
 
     append = f"vserver.mutate={hook}" if hook else ""
-    try:
-        report = api.verify_report(
-            api.VerifyOptions(request=request, lane=lane, append=append, inputs=machine, control=control)
-        )
-    except ForgeError as error:
-        return Mutant(hook, (), error.message.splitlines()[0])
+    options = api.VerifyOptions(request=request, lane=lane, append=append, inputs=machine, control=control)
+    report = api.verify_report(options)
     failed = tuple(row.check.id for row in report.rows if row.result.status not in ("passed", "skipped"))
     return Mutant(hook, failed, report.outcome)
 
