@@ -75,7 +75,7 @@ def _verify(lane: str) -> Callable[[Request], None]:
         reports = project().build / "reports"
         status = api.verify(
             api.VerifyOptions(
-                request=replace(request, profile=""),  # the lane's own
+                request=request,
                 lane=lane,
                 json=str(reports / f"verify-{lane}.json"),
                 junit=str(reports / f"verify-{lane}.xml"),

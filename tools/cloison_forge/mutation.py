@@ -78,7 +78,7 @@ def mutate(request: Request, *, lane: str = "uml", only: str = "", json: str = "
         raise UsageError(f"no hook '{unknown[0]}'", hint=f"hooks: {', '.join(known)}")
     wanted = Request(line=request.line, profile=PROFILE, offline=request.offline)
     machine = inputs.make(wanted, lane_named(lane))
-    control = inputs.make(Request(line=request.line, profile="", variant="off"), lane_named(lane))
+    control = inputs.make(Request(line=request.line, variant="off"), lane_named(lane))
     assert machine.kernel is not None  # lanes that verify get a kernel of their own
     absent = _not_compiled(chosen, machine.kernel.config.read_text(encoding="utf-8"))
     for hook in absent:

@@ -59,7 +59,7 @@ def _first_word(request: Request, lane: str) -> Callable[[], float]:
     from cloison_forge.machine import api
 
     def action() -> float:
-        result = api.run_boot(api.BootOptions(Request(line=request.line, profile=""), lane))
+        result = api.run_boot(api.BootOptions(Request(line=request.line), lane))
         if result.ready is None:
             raise MachineError(f"lane {lane}: PID 1 did not speak ({result.ending})", hint=f"see {result.folder}")
         return result.ready

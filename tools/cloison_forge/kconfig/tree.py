@@ -54,8 +54,8 @@ def kernel_version(tree: Path) -> str:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Give kconfiglib, which reads ``os.environ``, the variables that the kernel's Makefile would set."""
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables in ``os.environ`` for a block: kconfiglib reads there what the kernel's Makefile would set."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -111,7 +111,7 @@ def parse(tree: Path, arch: str) -> Any:
         "KCONFIG_WARN_UNDEF": "n",
         "LC_ALL": "C",
     }
-    with _environment(values):
+    with environment(values):
         try:
             return _shimmed()("Kconfig", warn=False)
         except (kconfiglib.KconfigError, OSError) as error:

@@ -21,7 +21,7 @@ from cloison_forge.core.lines import Line
 from cloison_forge.core.paths import project
 from cloison_forge.core.run import run
 from cloison_forge.kconfig.api import Configured, PatchedTree
-from cloison_forge.kconfig.tree import cross_prefix
+from cloison_forge.kconfig.tree import cross_prefix, environment
 from cloison_forge.kernel import api, identity
 
 GOAL = 1.03
@@ -72,20 +72,6 @@ def _measured(cost: Cost) -> Iterator[None]:
     cost.processor = round(processor() - before, 2)
 
 
-@contextmanager
-def _variables(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def measure(line: Line, applied: PatchedTree, configured: Configured, *, jobs: int = 0) -> Overhead:
     """Compile the kernel three times (many minutes) in a scratch folder of the build folder, and compare."""
     arch, count = configured.profile.arch, jobs or os.cpu_count() or 1
@@ -104,7 +90,7 @@ def measure(line: Line, applied: PatchedTree, configured: Configured, *, jobs: i
             run(words, log=scratch / "bare.log")
         shutil.rmtree(obj)
         kernel = None
-        with _variables({"CLOISON_BUILD": str(scratch), "CCACHE_DIR": str(scratch / "ccache")}):
+        with environment({"CLOISON_BUILD": str(scratch), "CCACHE_DIR": str(scratch / "ccache")}):
             for what, cost in (("empty", cold), ("warm", hot)):
                 with ui.step("kernel", f"this toolkit, its compiler cache {what}"), _measured(cost):
                     kernel = api.build(line, applied, configured, jobs=count, totals=scratch / "objects.json")

@@ -60,7 +60,7 @@ def run_tests(request: Request, lane: str) -> list[ktap.Test]:
             shutil.copy(built.out / name, share)
         command = ("sh", "-c", _RUN.format(names=" ".join(names)))
         status, machine = api.shell_run(
-            api.ShellOptions(request=Request(line=request.line, profile=""), lane=lane, share=place, command=command)
+            api.ShellOptions(request=Request(line=request.line), lane=lane, share=place, command=command)
         )
         if status != 0 or not machine.good:
             raise api.failure(machine, f"lane {lane}: selftests (status {status})")
