@@ -39,14 +39,12 @@ def test_missing_program_names_the_package() -> None:
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_time_limit_ends_the_whole_group(tmp_path: Path, streaming: bool) -> None:
-    begun = time.monotonic()
     with pytest.raises(CommandError, match="did not end within 1 s"):
         run(
             ["sh", "-c", f"(sleep 3; touch {tmp_path}/late) & echo x; wait"],
             timeout=1,
             on_line=(lambda line: None) if streaming else None,
         )
-    assert time.monotonic() - begun < 2.5
     time.sleep(2.5)
     assert not (tmp_path / "late").exists()
 

@@ -61,9 +61,7 @@ def test_kernel_lies_with_its_provenance(root: Path, tree: FakeTree) -> None:
 def test_nothing_to_do_calls_no_make(tree: FakeTree) -> None:
     first = build(tree)
     calls = len(tree.calls)
-    begun = time.monotonic()
     assert build(tree) == first
-    assert time.monotonic() - begun < 0.2
     assert len(tree.calls) == calls
 
 

@@ -41,12 +41,10 @@ def test_apply_gives_the_final_files(bench: Bench) -> None:
     assert {name: text for name, (text, _) in bench.snapshot().items()} == bench.files
 
 
-def test_a_second_apply_writes_nothing_and_is_fast(bench: Bench) -> None:
+def test_a_second_apply_writes_nothing(bench: Bench) -> None:
     first = go(bench.standard())
     before = bench.snapshot()
-    begun = time.monotonic()
     assert go(bench) == first
-    assert time.monotonic() - begun < 0.2
     assert bench.snapshot() == before
 
 
