@@ -105,6 +105,18 @@ def test_the_same_inputs_give_the_same_bytes_elsewhere(
     assert int(hits["cache_miss"]) == 4
 
 
+def test_a_second_profile_begins_with_the_first_one_s_objects(
+    root: Path, tree: FakeTree, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = build(tree)
+    write_profile(root, "other", "CONFIG_NET=y\n# nothing else\n")
+    configured = kconfig.configure(line(), tree, "other", "on")
+    second = api.build(line(), tree, configured, jobs=2)
+    assert "other: begins with the objects of vm" in capfd.readouterr().err
+    assert second.image.read_bytes() == first.image.read_bytes()
+    assert second.profile == "other"
+
+
 def test_same_configuration_does_not_touch_the_object_folder(root: Path, tree: FakeTree) -> None:
     build(tree)
     config = root / "build/6.12/kernel/vm/obj/.config"

@@ -19,7 +19,7 @@ from cloison_forge.core.paths import project
 from cloison_forge.core.run import run
 from cloison_forge.core.stage import Stage, digest_file, write_json
 from cloison_forge.kconfig.api import Configured, PatchedTree, folder_name
-from cloison_forge.kernel import identity
+from cloison_forge.kernel import identity, seed
 from cloison_forge.kernel.progress import Follower, Totals, planned, present
 
 FORMAT = "1"  # raise when the same inputs would give other bytes
@@ -103,6 +103,7 @@ def extraction(tree: Path) -> str:
 def _make(line: Line, applied: PatchedTree, configured: Configured, out: Path, jobs: int, totals: Totals) -> None:
     obj = out / "obj"
     _same_tree_or_empty(applied.path, obj)
+    _begin_with_a_sibling(obj, configured.path)
     identity.link_source(applied.path, obj)
     _put_config(configured.path, obj / ".config")
     arch = configured.profile.arch
@@ -138,6 +139,16 @@ def _same_tree_or_empty(tree: Path, obj: Path) -> None:
     obj.mkdir(parents=True, exist_ok=True)
     if before != now:
         mark.write_text(now, encoding="utf-8")
+
+
+def _begin_with_a_sibling(obj: Path, config: Path) -> None:
+    """Fill an empty folder with the objects of a nearly equal configuration of the same tree, if one is built."""
+    if (obj / ".config").exists():
+        return
+    source = seed.nearest(obj, config, (obj / ".cloison-source").read_text(encoding="utf-8"))
+    if source:
+        seed.plant(source, obj)
+        ui.note("kernel", f"{obj.parent.name}: begins with the objects of {source.parent.name}")
 
 
 def _put_config(source: Path, target: Path) -> None:
