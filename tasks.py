@@ -217,7 +217,7 @@ def boot(_: Context, line: str = "6.12", lane: str = "qemu", profile: str = "", 
     "json",
     "offline",
     profile="kernel profile instead of the lane's own, such as debug",
-    suite="run only this suite",
+    suite="run only these suites or checks, separated by commas",
     junit="write JUnit XML to this path",
     html="write a page to this path",
     append="words to add to the kernel's command line",
@@ -264,14 +264,27 @@ def kselftest(_: Context, line: str = "6.12", lane: str = "uml", json: str = "",
     return room.kselftest(Request(line=line, offline=offline), lane=lane, json=json)
 
 
-@command("line", "lane", "json", "offline", hook="only these hooks, separated by commas")
+@command(
+    "line",
+    "json",
+    "offline",
+    lane="the machines, uml or qemu; each hook where it is compiled if not given",
+    hook="only these hooks, separated by commas",
+    record="remember which check noticed",
+)
 def mutate(
-    _: Context, line: str = "6.12", lane: str = "uml", hook: str = "", json: str = "", offline: bool = False
+    _: Context,
+    line: str = "6.12",
+    lane: str = "",
+    hook: str = "",
+    json: str = "",
+    record: bool = False,
+    offline: bool = False,
 ) -> int:
     """Turn off each hook of the series in turn, and name the check that notices."""
     from cloison_forge import mutation
 
-    return mutation.mutate(Request(line=line, offline=offline), lane=lane, only=hook, json=json)
+    return mutation.mutate(Request(line=line, offline=offline), lane=lane, only=hook, json=json, record=record)
 
 
 @command("line", "json", gate="fail when a goal is missed", rows="only these rows, separated by commas")

@@ -9,7 +9,8 @@ import pytest
 
 from cloison_forge.core.errors import ExitStatus
 from cloison_forge.core.paths import project
-from cloison_forge.mutation import Mutant, _not_compiled, _report, hooks
+from cloison_forge.mutation import Mutant, _not_compiled, _report, hooks, remembered
+from cloison_verify import catalogue
 
 
 def test_hooks_are_read_off_the_series(tmp_path: Path) -> None:
@@ -35,6 +36,12 @@ def test_the_real_series_has_hooks() -> None:
     assert "HOOK" not in names
 
 
+def test_each_hook_has_a_check_that_noticed() -> None:
+    memory, names, checks = remembered(), hooks(project().patches / "6.12"), catalogue.load()
+    assert sorted(memory) == sorted(names), "run ./invoke mutate --hook NAME for a new hook, and add it to mutants.csv"
+    assert set(memory.values()) <= set(checks)
+
+
 def test_a_hook_that_is_not_compiled_is_no_survivor() -> None:
     assert _not_compiled(["PTRACE", "PERF_EVENT"], "CONFIG_VSERVER=y\n# CONFIG_PERF_EVENTS is not set") == [
         "PERF_EVENT"
@@ -45,9 +52,9 @@ def test_a_hook_that_is_not_compiled_is_no_survivor() -> None:
 @pytest.mark.parametrize(
     ("mutant", "survived"),
     [
-        (Mutant("A", ("process.kill",), "ready"), False),
-        (Mutant("A", (), "ready"), True),
-        (Mutant("A", (), "panic"), False),
+        (Mutant("A", "uml", ("process.kill",), "ready"), False),
+        (Mutant("A", "uml", (), "ready"), True),
+        (Mutant("A", "uml", (), "panic"), False),
     ],
 )
 def test_only_silence_survives(mutant: Mutant, survived: bool) -> None:
@@ -55,7 +62,7 @@ def test_only_silence_survives(mutant: Mutant, survived: bool) -> None:
 
 
 def test_one_survivor_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    caught, silent = Mutant("A", ("process.kill",), "ready"), Mutant("B", (), "ready")
-    assert _report([caught], "uml", "") == ExitStatus.GOOD
-    assert _report([caught, silent], "uml", "") == ExitStatus.CHECK
+    caught, silent = Mutant("A", "uml", ("process.kill",), "ready"), Mutant("B", "uml", (), "ready")
+    assert _report([caught], "") == ExitStatus.GOOD
+    assert _report([caught, silent], "") == ExitStatus.CHECK
     assert "1 of 2 hooks can be turned off unnoticed: B" in capsys.readouterr().err

@@ -3,11 +3,13 @@
 
 The kernel of profile `mutate` takes the boot parameter `vserver.mutate=HOOK`. The checks do not know
 of it. A hook whose absence no check notices is a survivor, and fails the run; so does a first run
-with all hooks on that is not clean.
+with all hooks on that is not clean. `mutants.csv` remembers who noticed, so that a run need not try
+every check on every mutant: what it says is proven again each time, or else all checks are tried.
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
 import re
@@ -26,7 +28,9 @@ from cloison_forge.pipeline import Request
 if TYPE_CHECKING:
     from cloison_forge.machine.inputs import Inputs
 
-PROFILE = "mutate"
+PROFILES = {"uml": "mutate", "qemu": "mutate-vm"}
+JOBS = 2
+MEMORY = project().root / "tools" / "cloison_verify" / "mutants.csv"
 NEEDS = {"PERF_EVENT": "CONFIG_PERF_EVENTS"}
 """Hooks that stand behind an option of the kernel, which not every architecture has."""
 _HOOK = re.compile(r"\bvx_hook\(([A-Z][A-Z0-9_]*)\)")
@@ -34,9 +38,10 @@ _HOOK = re.compile(r"\bvx_hook\(([A-Z][A-Z0-9_]*)\)")
 
 @dataclass(frozen=True)
 class Mutant:
-    """A hook that was off, the checks that failed without it, and how the machine ended."""
+    """A hook that was off, the lane, the checks that failed without it, and how the machine ended."""
 
     hook: str
+    lane: str
     caught_by: tuple[str, ...]
     outcome: str
 
@@ -66,40 +71,121 @@ def hooks(series: Path) -> list[str]:
     return list(names)
 
 
-def mutate(request: Request, *, lane: str = "uml", only: str = "", json: str = "", jobs: int = 2) -> ExitStatus:
-    """Run the checks of `lane` with each hook off (or those in `only`, separated by commas); report survivors."""
-    from cloison_forge.machine import inputs
-    from cloison_forge.machine.inputs import lane_named
+def remembered() -> dict[str, str]:
+    """Return which check noticed each hook's absence before: it is asked first, and alone if it still does."""
+    with MEMORY.open(encoding="utf-8", newline="") as lines:
+        return {row["hook"]: row["check"] for row in csv.DictReader(lines)}
 
+
+def mutate(request: Request, *, lane: str = "", only: str = "", json: str = "", record: bool = False) -> ExitStatus:
+    """Run the checks with each hook off (or those in `only`, separated by commas); report survivors.
+
+    Without a `lane`, lane uml tries all hooks that its kernel has, and lane qemu the others. `record` writes
+    the checks that noticed to the memory of the next run.
+    """
     known = hooks(project().patches / request.kernel_line.series)
     chosen = only.split(",") if only else known
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise UsageError(f"no hook '{unknown[0]}'", hint=f"hooks: {', '.join(known)}")
-    wanted = Request(line=request.line, profile=PROFILE, offline=request.offline)
-    machine = inputs.make(wanted, lane_named(lane))
-    control = inputs.make(Request(line=request.line, variant="off"), lane_named(lane))
-    assert machine.kernel is not None  # lanes that verify get a kernel of their own
-    absent = _not_compiled(chosen, machine.kernel.config.read_text(encoding="utf-8"))
-    for hook in absent:
+    mutants: list[Mutant] = []
+    for name in [lane] if lane else list(PROFILES):
+        tried = _try_lane(request, name, [hook for hook in chosen if hook not in {m.hook for m in mutants}])
+        mutants += tried
+    left = sorted(set(chosen) - {mutant.hook for mutant in mutants})
+    for hook in left:
         ui.note("mutate", f"{hook} is not compiled into the kernel of lane {lane}: another lane must try it")
+    if record and not only:
+        _record(mutants)
+    return _report(mutants, json)
+
+
+def _try_lane(request: Request, lane: str, chosen: list[str]) -> list[Mutant]:
+    """Try those of the chosen hooks that the kernel of this lane has."""
+    from cloison_forge.machine import inputs
+    from cloison_forge.machine.inputs import lane_named
+
+    if not chosen:
+        return []
+    where = lane_named(lane)
+    if lane not in PROFILES:
+        raise UsageError(f"lane '{lane}' has no kernel for mutants", hint=f"lanes: {', '.join(PROFILES)}")
+    wanted = Request(line=request.line, profile=PROFILES[lane], offline=request.offline)
+    machine = inputs.make(wanted, where)
+    assert machine.kernel is not None  # lanes that verify get a kernel of their own
+    config = machine.kernel.config.read_text(encoding="utf-8")
+    absent = _not_compiled(chosen, config)
     chosen = [hook for hook in chosen if hook not in absent]
-    whole = _run(wanted, lane, "", machine=machine, control=control)
+    if not chosen:
+        return []
+    trial = Trial(wanted, lane, machine, inputs.make(Request(line=request.line, variant="off"), lane_named("uml")))
+    memory = remembered()
+    first = memory.get(chosen[0], "") if len(chosen) == 1 else ""
+    whole = trial.run("", first)
     if whole.caught_by or whole.outcome != "ready":
         raise CheckError(
-            f"with all hooks on: {', '.join(whole.caught_by) or whole.outcome}",
-            hint=f"./invoke verify --lane {lane} --profile {PROFILE} must pass before mutants mean anything",
+            f"lane {lane}, with all hooks on: {', '.join(whole.caught_by) or whole.outcome}",
+            hint=f"./invoke verify --lane {lane} --profile {PROFILES[lane]} must pass before mutants mean anything",
         )
-    progress = ui.Progress("mutate", "hooks", len(chosen))
+    progress = ui.Progress("mutate", f"hooks, lane {lane}", len(chosen))
     mutants = []
     # Processes, because each machine's supervisor answers signals, which only a main thread can.
-    with ProcessPoolExecutor(jobs, initializer=_silence) as pool:
-        trial = functools.partial(_run, wanted, lane, machine=machine, control=control)
-        for mutant in pool.map(trial, chosen):
+    with ProcessPoolExecutor(JOBS, initializer=_silence) as pool:
+        for mutant in pool.map(functools.partial(trial.mutant, memory), chosen):
             mutants.append(mutant)
             progress.advance(detail=mutant.hook)
     progress.finish()
-    return _report(mutants, lane, json)
+    return mutants
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A lane with its kernel of mutants, and the kernel of the controls."""
+
+    request: Request
+    lane: str
+    machine: Inputs
+    control: Inputs
+
+    def run(self, hook: str, suite: str = "") -> Mutant:
+        """Run the checks of `suite` ('' for all) with `hook` off ('' for none)."""
+        from cloison_forge.machine import api
+
+        options = api.VerifyOptions(
+            request=self.request,
+            lane=self.lane,
+            suite=suite,
+            append=f"vserver.mutate={hook}" if hook else "",
+            jobs=None if hook else JOBS,
+            inputs=self.machine,
+            control=self.control if self.lane == "uml" else None,
+        )
+        report = api.verify_report(options)
+        failed = tuple(row.check.id for row in report.rows if row.result.status not in ("passed", "skipped"))
+        return Mutant(hook, self.lane, failed, report.outcome)
+
+    def mutant(self, memory: dict[str, str], hook: str) -> Mutant:
+        """Turn `hook` off; ask the check that noticed before, and all of them if it does no more."""
+        from cloison_verify import catalogue
+
+        check = catalogue.load().get(memory.get(hook, ""))
+        if check and self.lane not in check.not_on:
+            found = self.run(hook, check.id)
+            if not found.survived:
+                return found
+        return self.run(hook)
+
+
+def _record(mutants: Iterable[Mutant]) -> None:
+    """Write who noticed; what noticed before and still does, stays."""
+    before = remembered()
+    with MEMORY.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["hook", "check"])
+        for mutant in sorted(mutants, key=lambda each: each.hook):
+            if mutant.caught_by:
+                old = before.get(mutant.hook, "")
+                writer.writerow([mutant.hook, old if old in mutant.caught_by else mutant.caught_by[0]])
 
 
 def _not_compiled(names: Iterable[str], config: str) -> list[str]:
@@ -112,30 +198,19 @@ def _silence() -> None:
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the life of the process)
 
 
-def _run(request: Request, lane: str, hook: str, *, machine: Inputs, control: Inputs) -> Mutant:
-    from cloison_forge.machine import api
-
-    append = f"vserver.mutate={hook}" if hook else ""
-    options = api.VerifyOptions(request=request, lane=lane, append=append, inputs=machine, control=control)
-    report = api.verify_report(options)
-    failed = tuple(row.check.id for row in report.rows if row.result.status not in ("passed", "skipped"))
-    return Mutant(hook, failed, report.outcome)
-
-
-def _report(mutants: Iterable[Mutant], lane: str, json: str) -> ExitStatus:
+def _report(mutants: Iterable[Mutant], json: str) -> ExitStatus:
     listed = list(mutants)
     survivors = [mutant.hook for mutant in listed if mutant.survived]
     if json:
         answer = {
             "schema": "cloison-mutate-1",
-            "lane": lane,
             "mutants": [{**asdict(mutant), "survived": mutant.survived} for mutant in listed],
             "survivors": survivors,
         }
         output.write(json, answer)
     if json != "-":
-        rows = [[m.hook, _caught(m), str(len(m.caught_by))] for m in listed]
-        ui.table(f"hooks turned off, lane {lane}", ["hook", "noticed by", "checks"], rows)
+        rows = [[mutant.hook, mutant.lane, _caught(mutant)] for mutant in listed]
+        ui.table("hooks turned off", ["hook", "lane", "noticed by"], rows)
     if survivors:
         ui.report_error(
             CheckError(
