@@ -101,6 +101,20 @@ def pidfd_poll(scene: Scene) -> Seen:
 
 
 @check(
+    "process.pidfd-wait",
+    title="a process outside is nobody to wait for",
+    attack="waitid(P_PIDFD, pidfd opened outside)",
+    expected="ESRCH",
+    control=same_context("ECHILD"),
+    vectors=["P16"],
+)
+def pidfd_wait(scene: Scene) -> Seen:
+    """Wait for a process that is no child: ECHILD says that it was found."""
+    _, seen = _carried(scene, lambda pidfd: os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG))
+    return seen
+
+
+@check(
     "process.pidfd-of-peer",
     title="the pidfd of a peer outside signals nobody",
     attack="SO_PEERPIDFD of a connection from outside, pidfd_send_signal(SIGKILL)",
