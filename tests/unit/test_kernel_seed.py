@@ -21,6 +21,7 @@ def folder(root: Path, name: str, config: str, *, whole: bool = True, mark: str 
     (obj / ".cloison-source").write_text(mark)
     (obj / "kernel" / "fork.o").write_text("object")
     (obj / "kernel" / ".fork.o.cmd").write_text(f"savedcmd_kernel/fork.o := gcc -ffile-prefix-map={obj}/=\n")
+    (root / name / "src").symlink_to("../source")
     if whole:
         (obj / "vmlinux").touch()
         (root / name / ".stamp.json").touch()
@@ -38,7 +39,7 @@ def test_the_nearest_is_taken(tmp_path: Path) -> None:
     folder(tmp_path, "far", "CONFIG_A=y\nCONFIG_X=y\nCONFIG_Y=y\n")
     near = folder(tmp_path, "near", "CONFIG_A=y\n# CONFIG_B is not set\n")
     obj, wanted = new(tmp_path, "CONFIG_A=y\nCONFIG_B=y\n")
-    assert seed.nearest(obj, wanted, "tree 1") == near
+    assert seed.nearest(obj, wanted, tmp_path / "source", "tree 1") == near
 
 
 @pytest.mark.parametrize(
@@ -52,14 +53,20 @@ def test_the_nearest_is_taken(tmp_path: Path) -> None:
 def test_what_is_far_or_half_or_of_another_tree_is_not(tmp_path: Path, config: str, whole: bool, mark: str) -> None:
     folder(tmp_path, "other", config, whole=whole, mark=mark)
     obj, wanted = new(tmp_path, "CONFIG_A=y\n")
-    assert seed.nearest(obj, wanted, "tree 1") is None
+    assert seed.nearest(obj, wanted, tmp_path / "source", "tree 1") is None
+
+
+def test_another_tree_is_not_even_with_the_same_stamp(tmp_path: Path) -> None:
+    folder(tmp_path, "vm", "CONFIG_A=y\n")
+    obj, wanted = new(tmp_path, "CONFIG_A=y\n")
+    assert seed.nearest(obj, wanted, tmp_path / "absent", "tree 1") is None
 
 
 def test_another_architecture_is_not(tmp_path: Path) -> None:
     other = folder(tmp_path, "other", "CONFIG_A=y\n")
     (other / ".config").write_text(HEAD.replace("Linux/um", "Linux/x86") + "CONFIG_A=y\n")
     obj, wanted = new(tmp_path, "CONFIG_A=y\n")
-    assert seed.nearest(obj, wanted, "tree 1") is None
+    assert seed.nearest(obj, wanted, tmp_path / "source", "tree 1") is None
 
 
 def test_objects_keep_their_times_and_commands_get_the_new_place(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def extraction(tree: Path) -> str:
 def _make(line: Line, applied: PatchedTree, configured: Configured, out: Path, jobs: int, totals: Totals) -> None:
     obj = out / "obj"
     _same_tree_or_empty(applied.path, obj)
-    _begin_with_a_sibling(obj, configured.path)
+    _begin_with_a_sibling(obj, configured.path, applied.path)
     identity.link_source(applied.path, obj)
     _put_config(configured.path, obj / ".config")
     arch = configured.profile.arch
@@ -141,11 +141,11 @@ def _same_tree_or_empty(tree: Path, obj: Path) -> None:
         mark.write_text(now, encoding="utf-8")
 
 
-def _begin_with_a_sibling(obj: Path, config: Path) -> None:
+def _begin_with_a_sibling(obj: Path, config: Path, tree: Path) -> None:
     """Fill an empty folder with the objects of a nearly equal configuration of the same tree, if one is built."""
     if (obj / ".config").exists():
         return
-    source = seed.nearest(obj, config, (obj / ".cloison-source").read_text(encoding="utf-8"))
+    source = seed.nearest(obj, config, tree, (obj / ".cloison-source").read_text(encoding="utf-8"))
     if source:
         seed.plant(source, obj)
         ui.note("kernel", f"{obj.parent.name}: begins with the objects of {source.parent.name}")

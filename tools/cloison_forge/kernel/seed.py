@@ -11,6 +11,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from cloison_forge.kernel.identity import SOURCE_LINK
+
 NEAR = 48
 """At most so many lines of two configurations may differ; beyond, copying costs more than it spares."""
 
@@ -24,17 +26,20 @@ def settings(config: Path) -> set[str]:
     return {line for line in text.splitlines() if "CONFIG_" in line}
 
 
-def nearest(obj: Path, config: Path, extraction: str) -> Path | None:
+def nearest(obj: Path, config: Path, tree: Path, extraction: str) -> Path | None:
     """Return the folder of objects to begin with, or None.
 
-    It was compiled whole, from the same extraction of the source, and its configuration differs from `config`
-    in the fewest lines. The options that change every command line or every structure are many lines, or are
+    It was compiled whole, from the same `tree` and the same extraction of it, and its configuration differs from
+    `config` in the fewest lines. Another tree will not do, even with the same files: only the times of these
+    tell make what has changed. The options that change every command line or every structure are many lines, or are
     seen by make, which then compiles all: a bad choice costs time, never a wrong object.
     """
     wanted = settings(config)
     found: list[tuple[int, str, Path]] = []
     for other in obj.parent.parent.glob("*/obj"):
         if other == obj or not (other / "vmlinux").is_file() or not (other.parent / ".stamp.json").is_file():
+            continue
+        if (other.parent / SOURCE_LINK).resolve() != tree.resolve():
             continue
         if (other / ".cloison-source").read_text(encoding="utf-8") != extraction:
             continue
