@@ -13,6 +13,7 @@ import pytest
 from tests.unit.machine_fakes import PLAN
 
 from cloison_forge.core.errors import UsageError
+from cloison_forge.machine import verification
 from cloison_forge.machine.job import MAGIC, Job, Share, Window
 
 INIT = Path(__file__).resolve().parents[2] / "images" / "init"
@@ -188,3 +189,11 @@ def test_pid_1_compiles_without_a_warning(tmp_path: Path) -> None:
     kind = subprocess.run(["file", str(out)], capture_output=True, text=True, check=False).stdout
     assert out.stat().st_size > 100_000
     assert not kind or "statically linked" in kind
+
+
+def test_a_slow_kernel_gets_more_time() -> None:
+    plan = verification.make_plan("uml", "abi")
+    slow = verification.patient(plan, 8)
+    assert [check.id for check in slow.checks] == [check.id for check in plan.checks]
+    assert all(then.seconds == 8 * now.seconds for now, then in zip(plan.checks, slow.checks, strict=True))
+    assert verification.patient(plan, 1000).checks[0].seconds == 3600

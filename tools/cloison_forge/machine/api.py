@@ -213,6 +213,7 @@ def verify_report(options: VerifyOptions) -> Report:
     plan = verification.make_plan(lane.name, options.suite)
     vectors.check_references(plan.checks, vectors.load())
     inputs = options.inputs or machine_inputs.make(options.request, lane)
+    plan = verification.patient(plan, inputs.patience)
     control = None
     if plan.for_control:
         # Any machine without the option will do, since the same program asks it; UML is built soonest.

@@ -15,16 +15,21 @@ from cloison_forge.pipeline import Request
 
 LANES: dict[str, Lane] = {"uml": Uml(), "qemu": Qemu()}
 _DEBUG_MIB, _PLAIN_MIB = 1536, 512
+_DEBUG_PATIENCE = 8  # a kernel that watches itself, emulated on a busy host
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a machine of a lane boots: one of `root` (the file system alone) and `disk` (all of it)."""
+    """What a machine of a lane boots: one of `root` (the file system alone) and `disk` (all of it).
+
+    `patience` multiplies the time limits of checks.
+    """
 
     kernel: KernelLike | None
     root: Path | None = None
     disk: DiskLike | None = None
     memory_mib: int = _PLAIN_MIB
+    patience: int = 1
 
 
 def lane_named(name: str) -> Lane:
@@ -39,7 +44,7 @@ def make(request: Request, lane: Lane) -> Inputs:
     from cloison_forge import pipeline
 
     own = replace(request, profile=request.profile or lane.profile)
-    memory = _DEBUG_MIB if own.profile == "debug" else _PLAIN_MIB
+    debug = own.profile == "debug"
     kernel = pipeline.kernel(own)
     if kernel.arch != lane.arch:
         raise UsageError(
@@ -47,8 +52,13 @@ def make(request: Request, lane: Lane) -> Inputs:
             hint=f"the lane's own profile is {lane.profile}",
         )
     if lane.arch == "x86_64" and own.profile == lane.profile and own.variant == "on":
-        return Inputs(kernel, disk=pipeline.image(own), memory_mib=memory)
-    return Inputs(kernel, root=pipeline.root(own).path, memory_mib=memory)
+        return Inputs(kernel, disk=pipeline.image(own))
+    return Inputs(
+        kernel,
+        root=pipeline.root(own).path,
+        memory_mib=_DEBUG_MIB if debug else _PLAIN_MIB,
+        patience=_DEBUG_PATIENCE if debug else 1,
+    )
 
 
 def accelerator(lane: Lane) -> tuple[str, str]:
