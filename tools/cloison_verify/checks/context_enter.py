@@ -16,7 +16,7 @@ from cloison.syscall import Vserver
 from cloison.system import System
 from cloison_verify.acts import call
 from cloison_verify.catalogue import Probe, check, instead
-from cloison_verify.scene import Scene, Seen, attempt
+from cloison_verify.scene import Link, Scene, Seen, attempt
 
 PTRACE_TRACEME = 0
 CLONE_FS, CLONE_FILES = 0x200, 0x400
@@ -108,3 +108,44 @@ for _name, _prepare, _error, _what in (
         control=instead(_enter_with(_nothing), "ok", "a process without"),
         vectors=["K16"],
     )(_enter_with(_prepare))
+
+
+def _enter_with_thread_that_was(scene: Scene, *, leader: bool) -> Seen:
+    """Enter in the one thread that is left of two: the leader, or the other one."""
+    context = Context(scene.xid, Vserver())
+
+    def body(link: Link) -> None:
+        def report() -> None:
+            link.send(attempt(context.enter).text)
+            os._exit(0)  # of itself: half of a member would not be found when its context ends
+
+        def outlive() -> None:
+            while _state_of_leader() != "Z":
+                time.sleep(0.01)
+            report()
+
+        other = threading.Thread(target=time.sleep if leader else outlive, args=(0,) if leader else ())
+        other.start()
+        if leader:
+            other.join()
+            report()
+        call("exit", 0)  # of this thread alone
+
+    return Seen(scene.outsider(body).link.receive())
+
+
+def _state_of_leader() -> str:
+    """Return the letter of the process's first thread."""
+    with open(f"/proc/self/task/{os.getpid()}/stat", encoding="ascii") as stream:
+        return stream.read().rpartition(") ")[2][0]
+
+
+check(
+    "context.enter-without-leader",
+    title="a thread that has outlived its process's leader does not enter",
+    attack="ctx_migrate of the last thread, which is not the first one",
+    expected="EINVAL",
+    control=instead(
+        lambda scene: _enter_with_thread_that_was(scene, leader=True), "ok", "the first thread, after the other's end"
+    ),
+)(lambda scene: _enter_with_thread_that_was(scene, leader=False))

@@ -1,39 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The wall from the other side: what the host and a spectator see of a context, and cannot do to it by a slip."""
+"""The wall from the other side: what the host sees of a context, and cannot do to it by a slip."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import Callable
 
-from cloison.context import Context, become_spectator
+from cloison.context import Context
 from cloison.flags import NO_FLAGS, Change, ContextFlags
 from cloison.launch import Creation, creation_steps
 from cloison.syscall import NoSuchContextError, Vserver
 from cloison_verify.acts import KILL, answering, ask, call, combined, expect_ready, fate, own_group
 from cloison_verify.catalogue import Probe, check, instead
+from cloison_verify.checks.process_identity import become_somebody, told
 from cloison_verify.checks.process_life import free_context
 from cloison_verify.scene import Actor, Link, Scene, Seen, attempt
 
 PTRACE_SEIZE = 0x4206
-SCHED_BATCH = 3
 
 
-def _visible(scene: Scene) -> None:
+def visible(scene: Scene) -> None:
     """Open the scene's context to the host's eyes and signals."""
     bit = int(ContextFlags.HOST_VISIBLE)
     Context(scene.xid, Vserver()).set_flags(Change(bit, bit))
 
 
-def _on_member(operation: Callable[[Actor], object], *, visible: bool, deadly: bool) -> Probe:
+def on_member(operation: Callable[[Actor], object], *, visible_to_host: bool, deadly: bool) -> Probe:
     """Return a probe in which a process of the host does something to a member of a context."""
 
     def probe(scene: Scene) -> Seen:
-        if visible:
-            _visible(scene)
+        if visible_to_host:
+            visible(scene)
         member = expect_ready(scene.insider(answering(begin=own_group)))
         seen = scene.attack(lambda: attempt(operation, member), inside=False)
         return combined(seen, fate(member)) if deadly else seen
@@ -52,12 +51,12 @@ def _host(
         attack=attack,
         expected=expected,
         control=instead(
-            _on_member(operation, visible=True, deadly=deadly), control, "a context with the flag HOST_VISIBLE"
+            on_member(operation, visible_to_host=True, deadly=deadly), control, "a context with the flag HOST_VISIBLE"
         ),
-    )(_on_member(operation, visible=False, deadly=deadly))
+    )(on_member(operation, visible_to_host=False, deadly=deadly))
 
 
-def _quiet(_value: object) -> None:
+def quiet(_value: object) -> None:
     """Take a result that says nothing."""
 
 
@@ -81,7 +80,7 @@ _host(
     "host.tgkill",
     "the host's tgkill finds no thread in a context",
     "tgkill(pid, tid of a member, SIGKILL) on the host",
-    lambda member: _quiet(call("tgkill", member.pid, member.pid, KILL)),
+    lambda member: quiet(call("tgkill", member.pid, member.pid, KILL)),
     "ESRCH, alive",
     "ok, dead",
 )
@@ -103,10 +102,10 @@ _host(
 )
 
 
-def _kill_all(scene: Scene, *, visible: bool) -> Seen:
+def _kill_all(scene: Scene, *, visible_to_host: bool) -> Seen:
     """Send everybody a signal that is ignored by default; the member counts it."""
-    if visible:
-        _visible(scene)
+    if visible_to_host:
+        visible(scene)
     arrived: list[int] = []
 
     def begin() -> None:
@@ -124,89 +123,10 @@ check(
     attack="kill(-1, SIGWINCH) on the host",
     expected="ok, not signalled",
     control=instead(
-        lambda scene: _kill_all(scene, visible=True), "ok, signalled", "a context with the flag HOST_VISIBLE"
+        lambda scene: _kill_all(scene, visible_to_host=True), "ok, signalled", "a context with the flag HOST_VISIBLE"
     ),
     vectors=["P08"],
-)(lambda scene: _kill_all(scene, visible=False))
-
-
-def _spectate(operation: Callable[[Actor], object], *, spectator: bool) -> Probe:
-    def probe(scene: Scene) -> Seen:
-        member = expect_ready(scene.insider(answering()))
-
-        def body() -> Seen:
-            if spectator:
-                become_spectator(Vserver())
-            return attempt(operation, member)
-
-        return combined(scene.attack(body, inside=False), fate(member))
-
-    return probe
-
-
-def _spectator(
-    identifier: str, title: str, attack: str, operation: Callable[[Actor], object], expected: str, control: str
-) -> None:
-    """Register a check of what a spectator may do; control: the host does the same."""
-    check(
-        identifier,
-        title=title,
-        attack=f"{attack} as a spectator",
-        expected=expected,
-        control=instead(_spectate(operation, spectator=False), control, "the same on the host"),
-    )(_spectate(operation, spectator=True))
-
-
-_spectator(
-    "host.spectator-sees",
-    "a spectator sees the members of contexts",
-    "open(/proc/PID of a member)",
-    lambda member: os.close(os.open(f"/proc/{member.pid}", os.O_RDONLY)),
-    "ok, alive",
-    "ENOENT, alive",
-)
-_spectator(
-    "host.spectator-renices",
-    "a spectator does not renice",
-    "setpriority(PRIO_PROCESS, pid of a member)",
-    lambda member: os.setpriority(os.PRIO_PROCESS, member.pid, 5),
-    "EPERM, alive",
-    "ok, alive",
-)
-_spectator(
-    "host.spectator-limits",
-    "a spectator sets no limits",
-    "prlimit64(pid of a member)",
-    lambda member: _quiet(resource.prlimit(member.pid, resource.RLIMIT_NOFILE, (64, 64))),
-    "EPERM, alive",
-    "ok, alive",
-)
-_spectator(
-    "host.spectator-schedules",
-    "a spectator does not change a scheduling class",
-    "sched_setscheduler(pid of a member)",
-    lambda member: os.sched_setscheduler(member.pid, SCHED_BATCH, os.sched_param(0)),
-    "EPERM, alive",
-    "ok, alive",
-)
-
-
-@check(
-    "host.spectator-kills",
-    title="a spectator does not kill",
-    attack="kill(pid of a member, SIGKILL) as a spectator, in a context with the flag HOST_VISIBLE",
-    expected="ESRCH, alive",
-    control=instead(
-        _on_member(lambda member: os.kill(member.pid, KILL), visible=True, deadly=True),
-        "ok, dead",
-        "the host, in the same kind of context",
-    ),
-    vectors=["K29"],
-)
-def spectator_kills(scene: Scene) -> Seen:
-    """Kill a member that the host could kill."""
-    _visible(scene)
-    return _spectate(lambda member: os.kill(member.pid, KILL), spectator=True)(scene)
+)(lambda scene: _kill_all(scene, visible_to_host=False))
 
 
 def _trace_sealed(scene: Scene, *, sealed: bool) -> Seen:
@@ -224,7 +144,7 @@ def _trace_sealed(scene: Scene, *, sealed: bool) -> Seen:
         if sealed:
             context.set_flags(Change(0, int(ContextFlags.STATE_ADMIN)))
         return scene.attack(
-            lambda: attempt(lambda: _quiet(call("ptrace", PTRACE_SEIZE, member.pid, 0, 0))), inside=False
+            lambda: attempt(lambda: quiet(call("ptrace", PTRACE_SEIZE, member.pid, 0, 0))), inside=False
         )
     finally:
         member.link.send("leave")
@@ -265,37 +185,33 @@ check(
 
 
 def _sender(scene: Scene, *, from_host: bool) -> Seen:
-    """Let a member of a visible context get a signal from the host's kill(2), or from its own context's."""
-    _visible(scene)
-    answers = {"sender": lambda: _wait_for_sender()}
-    member = expect_ready(scene.insider(answering(answers, _block)))
-    if from_host:
-        os.kill(member.pid, signal.SIGUSR1)
-        aim = os.getpid()
-    else:
-        sibling = expect_ready(scene.insider(answering({"kill": lambda: os.kill(member.pid, signal.SIGUSR1)})))
-        ask(sibling, "kill")
-        aim = sibling.pid
-    pid = int(ask(member, "sender"))
-    return Seen("the sender" if pid == aim else "nobody" if pid == 0 else f"process {pid}")
+    """Let a member of a visible context get a signal from a user of the host's kill(2), or from its own context's."""
+    visible(scene)
+    member = expect_ready(scene.insider(answering({"sender": _wait_for_sender}, _block)))
+    start = scene.outsider if from_host else scene.insider
+    sender = expect_ready(start(answering({"kill": lambda: os.kill(member.pid, signal.SIGUSR1)}, become_somebody)))
+    ask(sender, "kill")
+    return told(ask(member, "sender"), sender.pid)
 
 
 def _block() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 
-def _wait_for_sender() -> int:
+def _wait_for_sender() -> str:
     info = signal.sigtimedwait({signal.SIGUSR1}, 5)
-    return info.si_pid if info else -1
+    return f"{info.si_pid} {info.si_uid}" if info else "-1 -1"
 
 
 check(
     "host.signal-sender",
-    title="a signal that the host sends into a visible context names nobody",
-    attack="si_pid of a signal by kill(2) from the host",
-    expected="nobody",
-    control=instead(lambda scene: _sender(scene, from_host=False), "the sender", "a signal from the same context"),
-    vectors=["P47"],
+    title="a signal that the host sends into a visible context names nobody and no user",
+    attack="si_pid and si_uid of a signal by kill(2) from the host",
+    expected="nobody, user 0",
+    control=instead(
+        lambda scene: _sender(scene, from_host=False), "the sender, user 65534", "a signal from the same context"
+    ),
+    vectors=["P47", "I20"],
 )(lambda scene: _sender(scene, from_host=True))
 
 

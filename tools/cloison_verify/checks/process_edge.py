@@ -12,10 +12,9 @@ from pathlib import Path
 
 from cloison.context import Context
 from cloison.syscall import Vserver
-from cloison_verify.acts import answering, ask, call, combined, connected, expect_ready, fate, victim
+from cloison_verify.acts import answering, ask, call, combined, connected, expect_ready, victim
 from cloison_verify.catalogue import check, instead, same_context
 from cloison_verify.checks.process_stream import hears_of_fork, libc_mount
-from cloison_verify.checks.process_stream import own_group as own_control_group
 from cloison_verify.scene import Scene, Seen, attempt
 
 SO_PEERPIDFD = 77
@@ -223,43 +222,6 @@ def kill_all_alone(scene: Scene) -> Seen:
     """Signal everybody where there is nobody; the victim is outside, or, in the control, the second inside."""
     victim(scene)
     return scene.attack(lambda: attempt(os.kill, -1, 0))
-
-
-@check(
-    "process.kill-group-by-file",
-    title="cgroup.kill ends at the wall",
-    attack="write(cgroup.kill) of a control group that holds a process outside",
-    expected=("ok, alive", "EPERM, alive", "EACCES, alive"),
-    control=same_context("ok, dead"),
-    vectors=["P53", "F59"],
-)
-def kill_group_by_file(scene: Scene) -> Seen:
-    """Kill everything in a group below the check's own."""
-    target = own_control_group() / "killed"
-    target.mkdir()
-    aim = victim(scene)
-    (target / "cgroup.procs").write_text(str(aim.pid), encoding="ascii")
-    try:
-        seen = scene.attack(lambda: attempt(lambda: _write(target / "cgroup.kill", b"1")))
-        return combined(seen, fate(aim))
-    finally:
-        scene.close()
-        _remove_group(target)
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_group(group: Path) -> None:
-    until = time.monotonic() + 5
-    while "populated 1" in (group / "cgroup.events").read_text(encoding="ascii") and time.monotonic() < until:
-        time.sleep(0.01)
-    group.rmdir()
 
 
 check(

@@ -10,20 +10,18 @@ import select
 import signal
 import socket
 import struct
-import termios
 from pathlib import Path
 
 from cloison.context import Context
 from cloison.syscall import Vserver
-from cloison_verify.acts import answering, ask, call, combined, connected, expect_ready, own_group, victim
+from cloison_verify.acts import answering, ask, call, connected, expect_ready, victim
 from cloison_verify.catalogue import check, instead, same_context
 from cloison_verify.scene import Link, Scene, SceneError, Seen, attempt
 
 SCM_CREDENTIALS = 2
-TIOCGSID = 0x5429
 
 
-def _named(pid: int, aim: int) -> str:
+def named(pid: int, aim: int) -> str:
     """Return what a pid gives away."""
     return "the victim" if pid == aim else "nobody" if pid == 0 else f"{pid}"
 
@@ -63,7 +61,7 @@ def peer_credentials(scene: Scene) -> Seen:
     def operation() -> str:
         end, _ = listener.accept()
         pid, _uid, _gid = struct.unpack("iII", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return _named(pid, aim.pid)
+        return named(pid, aim.pid)
 
     return scene.attack(lambda: attempt(operation), keep=[listener.fileno()])
 
@@ -90,7 +88,7 @@ def sender_credentials(scene: Scene) -> Seen:
     def operation() -> str:
         _, ancillary, _, _ = ours.recvmsg(16, socket.CMSG_SPACE(12))
         pids = [struct.unpack("iII", data[:12])[0] for _, kind, data in ancillary if kind == SCM_CREDENTIALS]
-        return _named(pids[0], aim.pid) if pids else "no credentials"
+        return named(pids[0], aim.pid) if pids else "no credentials"
 
     return scene.attack(lambda: attempt(operation), keep=[ours.fileno()])
 
@@ -123,7 +121,7 @@ def lock_owner(scene: Scene) -> Seen:
         answering()(link)
 
     aim = expect_ready(scene.victim(body, keep=[descriptor]))
-    return scene.attack(lambda: attempt(lambda: _named(_lock(fcntl.F_GETLK, descriptor), aim.pid)), keep=[descriptor])
+    return scene.attack(lambda: attempt(lambda: named(_lock(fcntl.F_GETLK, descriptor), aim.pid)), keep=[descriptor])
 
 
 @check(
@@ -157,13 +155,23 @@ def queue_notification(scene: Scene) -> Seen:
         call("mq_notify", queue, ctypes.addressof(event))
         os.write(go_writing, b"x")
         info = signal.sigtimedwait({signal.SIGUSR1}, 5)
-        return _named(info.si_pid, aim.pid) if info else "no signal"
+        return named(info.si_pid, aim.pid) if info else "no signal"
 
     return scene.attack(lambda: attempt(operation), keep=[queue, go_writing])
 
 
-def _told(pid: int, sender: int) -> str:
-    return "the sender" if pid == sender else "nobody" if pid == 0 else f"{pid}"
+def become_somebody() -> None:
+    """Take another real user id; the effective one, and with it every capability, stays."""
+    os.setresuid(65534, 0, 0)
+
+
+def told(who: str, sender: int) -> Seen:
+    """Say whom a signal's pid and user id, in one text, give away."""
+    pid, user = map(int, who.split())
+    if pid < 0:
+        return Seen("no signal")
+    name = "the sender" if pid == sender else "nobody" if pid == 0 else f"{pid}"
+    return Seen(f"{name}, user {user}")
 
 
 def _receive(scene: Scene, *, inside_sender: bool, by_descriptor: bool) -> Seen:
@@ -173,140 +181,66 @@ def _receive(scene: Scene, *, inside_sender: bool, by_descriptor: bool) -> Seen:
     def body(link: Link) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         link.send("ready")
-        pid = _from_signalfd() if by_descriptor else _from_wait()
-        os.write(told_writing, f"{pid}".encode())
+        who = _from_signalfd() if by_descriptor else _from_wait()
+        os.write(told_writing, who.encode())
         answering()(link)
 
     target = expect_ready(scene.insider(body, keep=[told_writing]))
-    if inside_sender:
-        sender = expect_ready(scene.insider(answering({"signal": lambda: os.kill(target.pid, signal.SIGUSR1)})))
-        ask(sender, "signal")
-        aim = sender.pid
-    else:
-        Context(scene.xid, Vserver()).kill(signal.SIGUSR1, target.pid)
-        aim = os.getpid()
+    xid = scene.xid
+
+    def kill() -> None:
+        if inside_sender:
+            os.kill(target.pid, signal.SIGUSR1)
+        else:
+            Context(xid, Vserver()).kill(signal.SIGUSR1, target.pid)
+
+    start = scene.insider if inside_sender else scene.outsider
+    sender = expect_ready(start(answering({"signal": kill}, become_somebody)))
+    ask(sender, "signal")
     if not select.select([told_reading], [], [], 5)[0]:
         return Seen("no signal")
-    return Seen(_told(int(os.read(told_reading, 16)), aim))
+    return told(os.read(told_reading, 32).decode(), sender.pid)
 
 
-def _from_wait() -> int:
+def _from_wait() -> str:
     info = signal.sigtimedwait({signal.SIGUSR1}, 5)
-    return info.si_pid if info else -1
+    return f"{info.si_pid} {info.si_uid}" if info else "-1 -1"
 
 
-def _from_signalfd() -> int:
+def _from_signalfd() -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     mask = (ctypes.c_uint64 * 16)()
     mask[0] = 1 << (signal.SIGUSR1 - 1)
     descriptor = libc.signalfd(-1, mask, 0)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "signalfd")
-    return int(struct.unpack_from("I", os.read(descriptor, 128), 12)[0])
+    return "{} {}".format(*struct.unpack_from("II", os.read(descriptor, 128), 12))
 
 
-check(
+def _signal_sender(identifier: str, title: str, attack: str, *, by_descriptor: bool) -> None:
+    check(
+        identifier,
+        title=title,
+        attack=attack,
+        expected="nobody, user 0",
+        control=instead(
+            lambda scene: _receive(scene, inside_sender=True, by_descriptor=by_descriptor),
+            "the sender, user 65534",
+            "a signal from the same context",
+        ),
+        vectors=["P47", "I20"],
+    )(lambda scene: _receive(scene, inside_sender=False, by_descriptor=by_descriptor))
+
+
+_signal_sender(
     "process.signal-sender",
-    title="a signal from the host names nobody",
-    attack="si_pid of a signal that the host sent by ctx_kill",
-    expected="nobody",
-    control=instead(
-        lambda scene: _receive(scene, inside_sender=True, by_descriptor=False),
-        "the sender",
-        "a signal from the same context",
-    ),
-    vectors=["P47"],
-)(lambda scene: _receive(scene, inside_sender=False, by_descriptor=False))
-check(
+    "a signal from the host names nobody and no user",
+    "si_pid and si_uid of a signal that a user of the host sent by ctx_kill",
+    by_descriptor=False,
+)
+_signal_sender(
     "process.signal-sender-descriptor",
-    title="a signal from the host names nobody on a signalfd",
-    attack="ssi_pid of a signal that the host sent by ctx_kill",
-    expected="nobody",
-    control=instead(
-        lambda scene: _receive(scene, inside_sender=True, by_descriptor=True),
-        "the sender",
-        "a signal from the same context",
-    ),
-    vectors=["P47", "I20"],
-)(lambda scene: _receive(scene, inside_sender=False, by_descriptor=True))
-
-
-@check(
-    "process.foreground-group",
-    title="no group outside gets the foreground of a terminal",
-    attack="TIOCSPGRP with a process group outside, on the terminal of one's own session",
-    expected=("ESRCH", "EPERM", "ENOTTY"),
-    control=same_context("ok"),
-    vectors=["P44"],
+    "a signal from the host names nobody and no user on a signalfd",
+    "ssi_pid and ssi_uid of a signal that a user of the host sent by ctx_kill",
+    by_descriptor=True,
 )
-def foreground_group(scene: Scene) -> Seen:
-    """Give the terminal, which victim and attacker share, to the victim's group."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    aim = victim(scene, begin=own_group)
-
-    def operation() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-        os.tcsetpgrp(slave, aim.pid)
-
-    seen = scene.attack(lambda: attempt(operation), keep=[slave])
-    fcntl.ioctl(slave, termios.TIOCNOTTY)
-    os.close(master)
-    return seen
-
-
-@check(
-    "process.terminal-theft",
-    title="the terminal of a session outside cannot be taken",
-    attack="TIOCSCTTY with force on the controlling terminal of a session outside",
-    expected=("EPERM", "ENOTTY", "EACCES"),
-    control=same_context("ok"),
-    vectors=["P44"],
-)
-def terminal_theft(scene: Scene) -> Seen:
-    """Take the victim's controlling terminal from a session of one's own."""
-    master, slave = os.openpty()
-
-    def body(link: Link) -> None:
-        os.setsid()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        answering()(link)
-
-    expect_ready(scene.victim(body, keep=[slave]))
-
-    def operation() -> None:
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 1)
-
-    seen = scene.attack(lambda: attempt(operation), keep=[slave])
-    os.close(master)
-    return seen
-
-
-@check(
-    "process.terminal-session",
-    title="the session and group of a terminal outside are not told",
-    attack="TIOCGSID and TIOCGPGRP on the master of a terminal of a session outside",
-    expected="nobody, nobody",
-    control=same_context("the victim, the victim"),
-    vectors=["P47"],
-)
-def terminal_session(scene: Scene) -> Seen:
-    """Ask a terminal's master who uses the terminal."""
-    master, slave = os.openpty()
-
-    def body(link: Link) -> None:
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        answering()(link)
-
-    aim = expect_ready(scene.victim(body, keep=[slave]))
-
-    def look(request: int) -> str:
-        return _named(struct.unpack("i", fcntl.ioctl(master, request, bytes(4)))[0], aim.pid)
-
-    seen = scene.attack(lambda: combined(attempt(look, TIOCGSID), attempt(look, termios.TIOCGPGRP).text), keep=[master])
-    os.close(slave)
-    return seen

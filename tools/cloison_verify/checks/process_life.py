@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Init of a context, orphans, and who is killed when memory runs out."""
+"""Init of a context, and orphans."""
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.context import Context
 from cloison.flags import NO_FLAGS, ContextFlags
 from cloison.launch import Creation, creation_steps
 from cloison.syscall import Vserver
-from cloison_verify.acts import KILL, Answers, answering, ask, combined, expect_ready, fate, victim
-from cloison_verify.catalogue import check, instead, same_context
+from cloison_verify.acts import KILL, Answers, answering, ask, call, combined, expect_ready, fate
+from cloison_verify.catalogue import check, instead
+from cloison_verify.checks.process_identity import become_somebody, told
 from cloison_verify.scene import Actor, Link, Scene, SceneError, Seen, attempt
 
-MADV_POPULATE_WRITE = 23
+PR_SET_PDEATHSIG = 1
 
 
 def free_context() -> Context:
@@ -34,7 +33,7 @@ def free_context() -> Context:
 
 
 @contextlib.contextmanager
-def _with_init(
+def with_init(
     scene: Scene, flags: ContextFlags, answers: Answers | None = None, begin: Callable[[], object] | None = None
 ) -> Iterator[tuple[Context, Actor]]:
     """Make a context whose first process is its init and reaper; end it afterwards."""
@@ -84,7 +83,7 @@ def _parent_of_an_orphan() -> int:
 )
 def orphan(scene: Scene) -> Seen:
     """Leave a child behind in a context that has an init."""
-    with _with_init(scene, NO_FLAGS) as (context, init):
+    with with_init(scene, NO_FLAGS) as (context, init):
 
         def body() -> Seen:
             context.enter()
@@ -104,7 +103,7 @@ def orphan(scene: Scene) -> Seen:
 )
 def orphan_fake_init(scene: Scene) -> Seen:
     """Leave a child behind in a context whose init is shown as process 1."""
-    with _with_init(scene, ContextFlags.INFO_INIT) as (context, _init):
+    with with_init(scene, ContextFlags.INFO_INIT) as (context, _init):
 
         def body() -> Seen:
             context.enter()
@@ -115,7 +114,7 @@ def orphan_fake_init(scene: Scene) -> Seen:
 
 def _kill_init(scene: Scene, flags: ContextFlags, *, from_inside: bool) -> Seen:
     """Kill a context's init from inside, or from the host by ``ctx_kill``."""
-    with _with_init(scene, flags) as (context, init):
+    with with_init(scene, flags) as (context, init):
         number = 1 if ContextFlags.INFO_INIT in flags else init.pid
 
         def inside() -> Seen:
@@ -149,7 +148,7 @@ def _signal_init(scene: Scene, *, everybody: bool) -> Seen:
         signal.signal(signal.SIGTERM, lambda number, _frame: arrived.append(number))
 
     answers = {"signal": lambda: "init signalled" if arrived else "init not signalled"}
-    with _with_init(scene, NO_FLAGS, answers, begin) as (context, init):
+    with with_init(scene, NO_FLAGS, answers, begin) as (context, init):
 
         def body() -> Seen:
             context.enter()
@@ -178,84 +177,78 @@ check(
 )(lambda scene: _signal_init(scene, everybody=True))
 
 
-def _immune(scene: Scene, *, inside: bool) -> Seen:
-    def operation() -> str:
-        path = Path("/proc/self/oom_score_adj")
-        descriptor = os.open(path, os.O_RDWR)
-        os.write(descriptor, b"-1000")
-        return "immune" if path.read_text(encoding="ascii").strip() == "-1000" else "clamped"
+def _parent_dies(scene: Scene, *, enters: bool) -> Seen:
+    """Ask for a signal at the parent's death, enter or not, and say what comes when the parent ends."""
+    xid = scene.xid
+    reading, writing = os.pipe()
+    parents: list[int] = []
 
-    return scene.attack(lambda: attempt(operation), inside=inside)
+    def child(ready: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        call("prctl", PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+        if enters:
+            Context(xid, Vserver()).enter()
+        os.write(ready, b"x")
+        info = signal.sigtimedwait({signal.SIGUSR1}, 5)
+        os.write(writing, f"{info.si_pid} {info.si_uid}".encode() if info else b"nothing")
+
+    def parent(_link: Link) -> None:
+        waiting, ready = os.pipe()
+        if os.fork() == 0:
+            try:
+                os.close(waiting)
+                child(ready)
+            finally:
+                os._exit(0)
+        os.close(ready)
+        if os.read(waiting, 1):
+            become_somebody()
+            os._exit(0)
+
+    parents.append(scene.outsider(parent, keep=[writing]).pid)
+    os.close(writing)
+    heard = os.read(reading, 32).decode()
+    if not heard:
+        raise SceneError("the child did not get that far")
+    return Seen(heard) if heard == "nothing" else Seen(f"heard, {told(heard, parents[0]).text}")
 
 
 check(
-    "process.oom-immunity",
-    title="a process cannot exempt itself from being killed when memory runs out",
-    attack="oom_score_adj=-1000 as user 0",
-    expected=("EACCES", "EPERM", "clamped"),
-    control=instead(lambda scene: _immune(scene, inside=False), "immune", "the same on the host"),
-    vectors=["P62"],
-)(lambda scene: _immune(scene, inside=True))
-
-
-def _take(size: int) -> mmap.mmap:
-    """Take and touch memory."""
-    area = mmap.mmap(-1, size)
-    area.madvise(MADV_POPULATE_WRITE)
-    return area
-
-
-@contextlib.contextmanager
-def _quiet_console() -> Iterator[None]:
-    """Keep warnings off the console: killing for memory prints a call trace, which looks like an oops there."""
-    loudness = Path("/proc/sys/kernel/printk")
-    before = loudness.read_text(encoding="ascii")
-    loudness.write_text("4 4 1 7", encoding="ascii")
-    try:
-        yield
-    finally:
-        loudness.write_text(before, encoding="ascii")
-
-
-def _available() -> int:
-    """Return the memory in bytes that the kernel says is available."""
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
-
-
-def _hog(size: int) -> Seen:
-    """Fork children that each take memory, until one of them has been killed or there are too many."""
-    pids: list[int] = []
-    for _ in range(40):
-        reading, writing = os.pipe()
-        if (pid := os.fork()) == 0:
-            _kept = _take(size)
-            os.write(writing, b"x")
-            while True:
-                signal.pause()
-        os.close(writing)
-        pids.append(pid)
-        os.read(reading, 1)
-        os.close(reading)
-        if any(os.waitpid(pid, os.WNOHANG)[0] for pid in pids):
-            return Seen("one of its own killed")
-    return Seen("none of its own killed")
+    "process.parent-death",
+    title="who asked for a signal at the death of a parent outside gets it, from nobody",
+    attack="prctl(PR_SET_PDEATHSIG), enter, then the parent outside exits",
+    expected="heard, nobody, user 0",
+    control=instead(
+        lambda scene: _parent_dies(scene, enters=False), "heard, the sender, user 65534", "without entering"
+    ),
+    vectors=["P58", "P47"],
+)(lambda scene: _parent_dies(scene, enters=True))
 
 
 @check(
-    "process.oom-victim",
-    title="who runs the machine out of memory loses his own processes",
-    attack="processes inside take all memory of the machine beside a larger process outside",
-    expected="one of its own killed, victim alive",
-    control=same_context(("one of its own killed, victim dead", "none of its own killed, victim dead")),
-    vectors=["P61"],
-    seconds=120,
+    "process.orphan-outside",
+    title="a child that stayed outside is not given to a context's init",
+    attack="enter a context that has an init, leaving a child outside, and exit; getppid() of the child",
+    expected="process 1",
+    control=instead(lambda scene: orphan(scene), "the context's init", "a child that is born inside"),
+    vectors=["P58"],
 )
-def oom_victim(scene: Scene) -> Seen:
-    """Use up the machine's memory while a larger process, which the kernel would choose, stands outside."""
-    kept: list[mmap.mmap] = []
-    size = _available() // 8
-    with _quiet_console():
-        aim = victim(scene, begin=lambda: kept.append(_take(size * 4 // 3)))
-        seen = scene.attack(lambda: _hog(size))
-        return combined(seen, f"victim {fate(aim)}")
+def orphan_outside(scene: Scene) -> Seen:
+    """Enter a context that has an init while a child stays outside; end; say whom the child gets as its parent."""
+    reading, writing = os.pipe()
+    with with_init(scene, NO_FLAGS) as (context, init):
+
+        def body(_link: Link) -> None:
+            parent = os.getpid()
+            if os.fork() == 0:
+                while os.getppid() in (parent, 0):  # it has no number from when it is inside
+                    time.sleep(0.002)
+                found = os.getppid()
+                os.write(writing, b"the context's init" if found == init.pid else f"process {found}".encode())
+                os._exit(0)
+            context.enter()
+            os._exit(0)
+
+        scene.outsider(body, keep=[writing])
+        os.close(writing)
+        return Seen(os.read(reading, 32).decode())

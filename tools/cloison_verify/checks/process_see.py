@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from cloison_verify.acts import aimed, answering, expect_ready, victim
-from cloison_verify.catalogue import check, same_context
+from cloison.flags import ContextFlags
+from cloison.launch import Creation, creation_steps
+from cloison_verify.acts import KILL, aimed, answering, ask, combined, expect_ready, victim
+from cloison_verify.catalogue import check, instead, same_context
+from cloison_verify.checks.process_life import free_context
 from cloison_verify.scene import Link, Scene, SceneError, Seen, attempt
 
 SECRETS = (
@@ -160,3 +163,41 @@ def stale_file(scene: Scene) -> Seen:
     """Read a file that was opened outside."""
     status = _passed(scene, "/proc/self/status", os.O_RDONLY)
     return scene.attack(lambda: attempt(lambda: "text" if os.read(status, 64) else "nothing"), keep=[status])
+
+
+def _lent_init(scene: Scene, *, inside: bool) -> Seen:
+    """Stand in /proc/1 while somebody looks at it who has no init yet, and is lent the host's."""
+
+    def stand() -> None:
+        os.chdir("/proc/1")
+
+    def where() -> str:
+        return attempt(os.getcwd).text
+
+    host = expect_ready(scene.outsider(answering({"where": where}, stand)))
+    context = free_context()
+
+    def body() -> Seen:
+        if inside:
+            for _name, action in creation_steps(Creation(ContextFlags.INFO_INIT), context):
+                action()
+        seen = attempt(lambda: os.stat("/proc/1") and None)  # noqa: PTH116
+        return combined(seen, attempt(lambda: os.stat("/proc/1/status") and None).text)  # noqa: PTH116
+
+    try:
+        return combined(scene.attack(body, inside=False), f"the host in {ask(host, 'where')}")
+    finally:
+        if inside:
+            context.kill(KILL, 0)
+
+
+check(
+    "process.lent-init",
+    title="a look at the init that the host lends takes no name from the host",
+    attack="stat(/proc/1/status) in a context that has no init yet, while a process outside is in /proc/1",
+    expected=("ok, ENOENT, the host in /proc/1", "ok, ESRCH, the host in /proc/1"),
+    control=instead(
+        lambda scene: _lent_init(scene, inside=False), "ok, ok, the host in /proc/1", "the same on the host"
+    ),
+    vectors=["P02"],
+)(lambda scene: _lent_init(scene, inside=True))

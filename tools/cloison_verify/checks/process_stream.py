@@ -233,10 +233,10 @@ def _own_files(scene: Scene, *, inside: bool) -> Seen:
     return Seen(data)
 
 
-def libc_mount(source: bytes, target: bytes, kind: bytes | None, flags: int = 0) -> None:
+def libc_mount(source: bytes, target: bytes, kind: bytes | None, flags: int = 0, data: bytes | None = None) -> None:
     """Mount a file system, or with flags whatever mount(2) does."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source, target, kind, ctypes.c_ulong(flags), None):
+    if libc.mount(source, target, kind, ctypes.c_ulong(flags), data):
         raise OSError(ctypes.get_errno(), f"mount {target!r}")
 
 

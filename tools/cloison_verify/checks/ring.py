@@ -8,6 +8,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 from cloison.context import Context
 from cloison.flags import Change, ContextCaps
@@ -21,11 +22,12 @@ IORING_REGISTER_PROBE, IORING_REGISTER_PERSONALITY = 8, 9
 IORING_ENTER_GETEVENTS = 1
 IORING_OP_MSG_RING = 40
 ENTRIES = 4
+IORING_SETUP_SQPOLL = 2
 
 
-def _setup() -> tuple[int, bytes]:
+def _setup(flags: int = 0) -> tuple[int, bytes]:
     """Make a ring; return its descriptor and the kernel's parameters."""
-    parameters = (ctypes.c_uint32 * 30)()
+    parameters = (ctypes.c_uint32 * 30)(0, 0, flags)
     descriptor = call("io_uring_setup", ENTRIES, ctypes.addressof(parameters))
     os.set_inheritable(descriptor, True)
     return descriptor, bytes(parameters)
@@ -58,7 +60,7 @@ check(
 )(lambda scene: _make(scene, granted=False))
 
 
-def _with_ring(scene: Scene, operation: Callable[[int], object]) -> Seen:
+def _with_ring(scene: Scene, operation: Callable[[int], object], flags: int = 0) -> Seen:
     """Attack with a ring that the attacker made before it entered, or, in the control, after.
 
     A ring is not passed by SCM_RIGHTS (EINVAL since 6.7); what is left is to keep it, or to inherit it.
@@ -70,8 +72,8 @@ def _with_ring(scene: Scene, operation: Callable[[int], object]) -> Seen:
         context = Context(xid, Vserver())
         if scene.placement is Placement.TOGETHER:
             context.enter()
-            return attempt(operation, _setup()[0])
-        return _in_a_child(_setup()[0], context, operation)
+            return attempt(operation, _setup(flags)[0])
+        return _in_a_child(_setup(flags)[0], context, operation)
 
     return scene.attack(body, inside=False)
 
@@ -162,3 +164,24 @@ def _message(target: int) -> str:
 def message(scene: Scene) -> Seen:
     """Post a completion to a kept ring."""
     return _with_ring(scene, _message)
+
+
+@check(
+    "ring.description",
+    title="a ring from outside is not described",
+    attack="read(/proc/self/fdinfo) of a ring made outside, with a thread of the kernel that polls it",
+    expected="nothing of the ring",
+    control=same_context("entries, a thread"),
+    vectors=["P47", "I17"],
+)
+def description(scene: Scene) -> Seen:
+    """Read what the kernel tells about a kept ring."""
+
+    def operation(ring: int) -> str:
+        text = Path(f"/proc/self/fdinfo/{ring}").read_text(encoding="ascii")
+        lines = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+        found = ["entries"] if "SQEs" in lines else []
+        found += ["a thread"] if int(lines.get("SqThread", "-1")) > 0 else []
+        return ", ".join(found) or "nothing of the ring"
+
+    return _with_ring(scene, operation, IORING_SETUP_SQPOLL)
