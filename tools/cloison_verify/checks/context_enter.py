@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from cloison.context import Context
 from cloison.flags import Change, ContextFlags
@@ -128,6 +129,8 @@ def _enter_with_thread_that_was(scene: Scene, *, leader: bool) -> Seen:
         other.start()
         if leader:
             other.join()
+            while len(list(Path("/proc/self/task").iterdir())) > 1:  # joined is not yet gone
+                time.sleep(0.01)
             report()
         call("exit", 0)  # of this thread alone
 
