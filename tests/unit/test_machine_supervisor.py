@@ -170,7 +170,7 @@ with api._orderly_end():
 
 
 def heed_interrupts() -> None:
-    """Undo what the background of a script, CI's for one, leaves to all that it starts: SIGINT ignored."""
+    """Undo what the background of a script leaves to all that it starts: SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

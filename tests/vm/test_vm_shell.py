@@ -144,6 +144,11 @@ def test_a_terminal_is_a_terminal(lane: str) -> None:
     assert before[3] & termios.ICANON == 0, "keys pass one by one while the guest has the terminal"
 
 
+def heed_interrupts() -> None:
+    """Undo what the background of a script leaves to all that it starts: SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_the_machine_and_leaves_nothing() -> None:
     command = [sys.executable, "-m", "invoke", "shell", "--lane", "uml", "--", "sh", "-c", "echo up; sleep 1000"]
     process = subprocess.Popen(
@@ -153,6 +158,7 @@ def test_ctrl_c_ends_the_machine_and_leaves_nothing() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
