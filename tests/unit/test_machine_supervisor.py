@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.interrupts import heed_interrupts
 from tests.unit.machine_fakes import PLAN, SHORT, end, good_records, hello, play, stream
 
 from cloison_forge.core.errors import MachineError
@@ -167,11 +168,6 @@ from tests.unit.machine_fakes import SHORT, play
 with api._orderly_end():
     play(Path({folder!r}), {script!r}, limits=api_limits)
 """
-
-
-def heed_interrupts() -> None:
-    """Undo what the background of a script leaves to all that it starts: SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

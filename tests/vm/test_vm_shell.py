@@ -19,6 +19,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+from tests.interrupts import heed_interrupts
 from tests.vm.conftest import ROOT, Task
 
 from cloison_forge.machine.inputs import Inputs
@@ -142,11 +143,6 @@ def test_a_terminal_is_a_terminal(lane: str) -> None:
     terminal.type(b"exit 5\r")
     assert terminal.status() == 5
     assert before[3] & termios.ICANON == 0, "keys pass one by one while the guest has the terminal"
-
-
-def heed_interrupts() -> None:
-    """Undo what the background of a script leaves to all that it starts: SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_ends_the_machine_and_leaves_nothing() -> None:

@@ -118,7 +118,9 @@ def _try_lane(request: Request, lane: str, chosen: list[str]) -> list[Mutant]:
     chosen = [hook for hook in chosen if hook not in absent]
     if not chosen:
         return []
-    trial = Trial(wanted, lane, machine, inputs.make(Request(line=request.line, variant="off"), lane_named("uml")))
+    # Any other lane's controls run in uml too; then verify makes that kernel ready itself.
+    control = inputs.make(Request(line=request.line, variant="off"), where) if lane == "uml" else None
+    trial = Trial(wanted, lane, machine, control)
     memory = remembered()
     first = memory.get(chosen[0], "") if len(chosen) == 1 else ""
     whole = trial.run("", first)
@@ -140,12 +142,12 @@ def _try_lane(request: Request, lane: str, chosen: list[str]) -> list[Mutant]:
 
 @dataclass(frozen=True)
 class Trial:
-    """A lane with its kernel of mutants, and the kernel of the controls."""
+    """A lane with its kernel of mutants, and the kernel of the controls (None: verify's own choice)."""
 
     request: Request
     lane: str
     machine: Inputs
-    control: Inputs
+    control: Inputs | None
 
     def run(self, hook: str, suite: str = "") -> Mutant:
         """Run the checks of `suite` ('' for all) with `hook` off ('' for none)."""
@@ -158,7 +160,7 @@ class Trial:
             append=f"vserver.mutate={hook}" if hook else "",
             jobs=None if hook else JOBS,
             inputs=self.machine,
-            control=self.control if self.lane == "uml" else None,
+            control=self.control,
         )
         report = api.verify_report(options)
         failed = tuple(row.check.id for row in report.rows if row.result.status not in ("passed", "skipped"))
