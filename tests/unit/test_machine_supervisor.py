@@ -169,13 +169,18 @@ with api._orderly_end():
 """
 
 
+def heed_interrupts() -> None:
+    """Undo what the background of a script, CI's for one, leaves to all that it starts: SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_the_machine_dies_with_the_program_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
     root = Path(__file__).resolve().parents[2]
     script = "echo $$ > main; " + HANG if number is not signal.SIGKILL else "echo $$ > main; exec sleep 1000"
     code = SCRIPT.format(tools=str(root / "tools"), root=str(root), folder=str(tmp_path), script=script)
     code = code.replace("limits=api_limits", "limits=type(SHORT)()")
-    host = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    host = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts)
     names = ["main"] if number is signal.SIGKILL else ["main", "child"]
     for _ in range(250):
         if all((tmp_path / name).exists() and (tmp_path / name).read_text(encoding="ascii") for name in names):
