@@ -87,6 +87,7 @@ class ContextCaps(IntFlag):
     GRANT_IO_URING = 1 << 32
     GRANT_CORE_PIPE = 1 << 33
     GRANT_HELPER = 1 << 34
+    GRANT_SYSCTL = 1 << 40
 
 
 class FileAttributes(IntFlag):
