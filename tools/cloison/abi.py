@@ -45,6 +45,7 @@ class Category(IntEnum):
     PROCALT = 10
     PROCMIG = 11
     PROCTRL = 12
+    INODE = 38
     VSTAT = 40
     VINFO = 46
     EVENT = 48
@@ -73,6 +74,10 @@ class Command(IntEnum):
     CTX_MIGRATE_V0 = word(Category.PROCMIG, 1, 0)
     CTX_MIGRATE = word(Category.PROCMIG, 1, 1)
     CTX_KILL = word(Category.PROCTRL, 1, 0)
+    GET_IATTR = word(Category.INODE, 1, 1)
+    SET_IATTR = word(Category.INODE, 2, 1)
+    FGET_IATTR = word(Category.INODE, 3, 0)
+    FSET_IATTR = word(Category.INODE, 4, 0)
     CTX_STAT = word(Category.VSTAT, 0, 0)
     TASK_XID = word(Category.VINFO, 1, 0)
     VX_INFO = word(Category.VINFO, 5, 0)
@@ -172,6 +177,30 @@ class SpaceMaskV2(ctypes.Structure):
     _fields_ = (("mask", ctypes.c_uint64), ("index", ctypes.c_uint32))
 
 
+class CtxIattr(ctypes.Structure):
+    """Attributes of the file `name`; a symbolic link at its end is not followed."""
+
+    name: bytes
+    tag: int
+    flags: int
+    mask: int
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("tag", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("mask", ctypes.c_uint32),
+    )
+
+
+class CtxFiattr(ctypes.Structure):
+    """Attributes of an open file; the id of the command is its descriptor."""
+
+    tag: int
+    flags: int
+    mask: int
+    _fields_ = (("tag", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("mask", ctypes.c_uint32))
+
+
 class VhiName(ctypes.Structure):
     """A name of a context: which one (`NAME_CONTEXT`), and up to 64 bytes that end with a zero."""
 
@@ -193,5 +222,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "space_mask_v1": SpaceMaskV1,
     "space_mask_v2": SpaceMaskV2,
     "vhi_name_v0": VhiName,
+    "ctx_iattr_v1": CtxIattr,
+    "ctx_fiattr_v0": CtxFiattr,
 }
 """Every structure under the name that it has in the interface's documentation."""

@@ -87,6 +87,21 @@ class ContextCaps(IntFlag):
     GRANT_IO_URING = 1 << 32
     GRANT_CORE_PIPE = 1 << 33
     GRANT_HELPER = 1 << 34
+    GRANT_SYSCTL = 1 << 40
+
+
+class FileAttributes(IntFlag):
+    """Attributes of files; ADMIN, WATCH and HIDE belong to entries of /proc."""
+
+    ADMIN = 0x1
+    WATCH = 0x2
+    HIDE = 0x4
+    WRITE = 0x8
+    BARRIER = 0x10000
+    IXUNLINK = 0x20000
+    IMMUTABLE = 0x40000
+    COW = 0x80000
+    TAG = 0x1000000
 
 
 class Spaces(IntFlag):
@@ -159,6 +174,13 @@ CONTEXT_WORDS: dict[str, int] = {
 }
 CCAP_WORDS: dict[str, int] = {flag.name.lower(): flag for flag in ContextCaps if flag.name is not None}
 BCAP_WORDS: dict[str, int] = {name: 1 << number for number, name in enumerate(CAPABILITIES)} | {"context": 1 << 63}
+ATTRIBUTE_WORDS: dict[str, int] = {
+    **{flag.name.lower(): flag for flag in FileAttributes if flag.name not in (None, "TAG")},
+    "iunlink": FileAttributes.IXUNLINK | FileAttributes.IMMUTABLE,
+    "immu": FileAttributes.IXUNLINK | FileAttributes.IMMUTABLE,
+    "iunlink-but-not-immutable": FileAttributes.IXUNLINK,
+}
+"""Words of attributes, also those of the older tools, in which iunlink means both bits of a unified file."""
 NO_SPACES = Spaces(0)
 SPACE_WORDS: dict[str, int] = {flag.name.lower(): flag for flag in Spaces if flag.name is not None}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__
+from cloison import __version__, attribute_commands
 from cloison.errors import CloisonError, Exit
 from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, Change, Spaces, parse
 
@@ -166,6 +166,7 @@ COMMANDS: dict[str, Help] = {
             "Interface version, configuration word, and the number of contexts.",
             (("cloison info", ""), ("cloison info --json", "")),
         ),
+        *(Help(*words) for words in attribute_commands.HELP),
     )
 }
 
@@ -325,6 +326,7 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     _caps(made["caps"])
     for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
         _json(made[name])
+    attribute_commands.arguments(made)
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
