@@ -25,6 +25,7 @@ class Model:
     init: int = 0
     ccaps: int = 0
     bcaps: int = ALL_BITS
+    umask: int = 0
     name: bytes = b""
 
 
@@ -86,6 +87,10 @@ class FakeKernel:
                 context.bcaps = context.bcaps & ~data.bmask | data.bcaps & data.bmask
             case abi.BoundCaps():
                 data.bcaps = context.bcaps
+            case abi.UnshareMask() if command is Command.SET_UMASK:
+                context.umask = context.umask & ~data.mask | data.umask & data.mask
+            case abi.UnshareMask():
+                data.umask = context.umask
             case abi.VhiName() if command is Command.SET_VHI_NAME:
                 context.name = data.name
             case abi.VhiName():

@@ -170,11 +170,6 @@ with api._orderly_end():
 """
 
 
-def heed_interrupts() -> None:
-    """Undo what the background of a script, CI's for one, leaves to all that it starts: SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_the_machine_dies_with_the_program_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
     root = Path(__file__).resolve().parents[2]

@@ -88,6 +88,10 @@ class Command(IntEnum):
     SET_CCAPS = word(Category.FLAGS, 4, 1)
     GET_BCAPS = word(Category.FLAGS, 9, 0)
     SET_BCAPS = word(Category.FLAGS, 10, 0)
+    GET_UMASK = word(Category.FLAGS, 13, 0)
+    SET_UMASK = word(Category.FLAGS, 14, 0)
+    GET_WMASK = word(Category.FLAGS, 15, 0)
+    SET_WMASK = word(Category.FLAGS, 16, 0)
     GET_SPACE_MASK = word(Category.VSPACE, 0, 1)
     GET_SPACE_DEFAULT = word(Category.VSPACE, 1, 0)
 
@@ -128,6 +132,22 @@ class BoundCaps(ctypes.Structure):
     bcaps: int
     bmask: int
     _fields_ = (("bcaps", ctypes.c_uint64), ("bmask", ctypes.c_uint64))
+
+
+class UnshareMask(ctypes.Structure):
+    """The namespaces that members may make (CLONE_* values), and which of them are meant."""
+
+    umask: int
+    mask: int
+    _fields_ = (("umask", ctypes.c_uint64), ("mask", ctypes.c_uint64))
+
+
+class WarnMask(ctypes.Structure):
+    """A word that is kept for the tools, and which bits of it are meant."""
+
+    wmask: int
+    mask: int
+    _fields_ = (("wmask", ctypes.c_uint64), ("mask", ctypes.c_uint64))
 
 
 class CtxKill(ctypes.Structure):
@@ -215,6 +235,8 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ctx_flags_v0": CtxFlags,
     "ctx_caps_v1": CtxCaps,
     "bcaps": BoundCaps,
+    "umask": UnshareMask,
+    "wmask": WarnMask,
     "ctx_kill_v0": CtxKill,
     "wait_exit_v0": WaitExit,
     "vx_info_v0": VxInfo,

@@ -106,6 +106,26 @@ class Context:
         """Change the bound of ordinary capabilities; it can be widened again."""
         self.kernel.call(Command.SET_BCAPS, self.xid, abi.BoundCaps(change.value, change.mask))
 
+    def umask(self) -> Spaces:
+        """Return the kinds of namespaces that processes of the context may make beyond its bound."""
+        data = abi.UnshareMask()
+        self.kernel.call(Command.GET_UMASK, self.xid, data)
+        return Spaces(data.umask)
+
+    def set_umask(self, change: Change) -> None:
+        """Change the kinds of namespaces (values of `Spaces`) that processes of the context may make."""
+        self.kernel.call(Command.SET_UMASK, self.xid, abi.UnshareMask(change.value, change.mask))
+
+    def wmask(self) -> int:
+        """Return the word that the kernel keeps for the tools and does not look at."""
+        data = abi.WarnMask()
+        self.kernel.call(Command.GET_WMASK, self.xid, data)
+        return int(data.wmask)
+
+    def set_wmask(self, change: Change) -> None:
+        """Change the word that the kernel keeps for the tools."""
+        self.kernel.call(Command.SET_WMASK, self.xid, abi.WarnMask(change.value, change.mask))
+
     def name(self) -> str:
         """Return the text that the kernel keeps with the context ('' if none)."""
         data = abi.VhiName(field=abi.NAME_CONTEXT)

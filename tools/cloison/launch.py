@@ -46,6 +46,7 @@ class Creation:
     caps: Change = field(default_factory=Change)
     bound: Change = field(default_factory=Change)
     name: str = ""
+    umask: Change = field(default_factory=Change)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ def creation_steps(
         todo.append(("context capabilities", lambda: context.set_caps(creation.caps)))
     if creation.bound:
         todo.append(("capability bound", lambda: context.set_bound(creation.bound)))
+    if creation.umask:
+        todo.append(("namespaces that may be made", lambda: context.set_umask(creation.umask)))
     if creation.name:
         todo.append(("name", lambda: context.set_name(creation.name)))
     sealed = ContextFlags.STATE_SETUP | (ContextFlags.STATE_INIT if creation.init else NO_FLAGS)

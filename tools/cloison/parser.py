@@ -12,7 +12,17 @@ from typing import NoReturn
 
 from cloison import __version__, attribute_commands
 from cloison.errors import CloisonError, Exit
-from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, Change, Spaces, parse
+from cloison.flags import (
+    BCAP_WORDS,
+    CCAP_WORDS,
+    CONTEXT_WORDS,
+    SPACE_WORDS,
+    UMASK_WORDS,
+    WORD64,
+    Change,
+    Spaces,
+    parse,
+)
 
 INTRODUCTION = """\
 cloison keeps the processes of a Linux host apart in security contexts. A process in a context,
@@ -152,12 +162,16 @@ COMMANDS: dict[str, Help] = {
         Help(
             "caps",
             "show or change what root of a context may do",
-            "Two words: the bound is the set of ordinary capabilities that can have effect inside; context capabilities"
-            " allow single operations beyond it, and grant what contexts are refused by default. Lists as for flags.",
+            "Three words: the bound is the set of ordinary capabilities that can have effect inside; context"
+            " capabilities allow single operations beyond it, and those named grant_… what contexts are refused by"
+            " default; the umask is the set of namespaces that its processes may make. Lists as for flags. All hold at"
+            " once, also for what runs. 'idle' shows capabilities of the bound that lack their grant.",
             (
-                ("cloison caps web", "show both"),
+                ("cloison caps web", "show them"),
                 ("cloison caps web --bound ~sys_admin,~sys_ptrace", "take two away, even from what runs"),
                 ("cloison caps web --caps set_utsname", "let root of the context set its host name"),
+                ("cloison caps web --caps grant_time --bound sys_time", "let it set the clock of the machine"),
+                ("cloison caps web --umask mount,uts", "let its root make such namespaces"),
             ),
         ),
         Help(
@@ -179,12 +193,12 @@ class Parser(argparse.ArgumentParser):
         raise CloisonError(f"{message}", hint=f"{self.prog} --help explains it", status=Exit.USAGE)
 
 
-def change_of(words: dict[str, int]) -> Callable[[str], Change]:
-    """Return a converter for a list of flags."""
+def change_of(words: dict[str, int], every: int = WORD64) -> Callable[[str], Change]:
+    """Return a converter for a list of flags; `every` is what "all" means."""
 
     def convert(text: str) -> Change:
         try:
-            return parse(text, words)
+            return parse(text, words, every=every)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -245,6 +259,8 @@ def _creation(parser: argparse.ArgumentParser) -> None:
 def _caps(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--caps", type=change_of(CCAP_WORDS), metavar="LIST", help="context capabilities")
     parser.add_argument("--bound", type=change_of(BCAP_WORDS), metavar="LIST", help="bound of ordinary capabilities")
+    umask = change_of(UMASK_WORDS, sum(UMASK_WORDS.values()))
+    parser.add_argument("--umask", type=umask, metavar="LIST", help="namespaces that its processes may make")
 
 
 def _command(parser: argparse.ArgumentParser) -> None:

@@ -52,6 +52,24 @@ def mounted(kind: str, name: str, options: str = "") -> Iterator[Path]:
             unmount(made)
 
 
+@contextmanager
+def unhidden(*paths: str | Path) -> Iterator[None]:
+    """Let members see entries of /proc for a while."""
+    from cloison import attributes
+    from cloison.flags import Change, FileAttributes
+    from cloison.syscall import Vserver
+
+    kernel, every = Vserver(), int(FileAttributes.ADMIN | FileAttributes.WATCH | FileAttributes.HIDE)
+    before = {path: int(attributes.get(kernel, path).flags) for path in map(Path, paths)}
+    for path in before:
+        attributes.change(kernel, path, Change(0, int(FileAttributes.HIDE)))
+    try:
+        yield
+    finally:
+        for path, flags in before.items():
+            attributes.change(kernel, path, Change(flags, every))
+
+
 def confined(scene: Scene, root: Path, body: Callable[[], Seen], *, inside: bool = True) -> Seen:
     """Run `body` in a process that made `root` its root directory and, if `inside`, then entered the context."""
     from cloison.context import Context

@@ -345,26 +345,3 @@ check(
     control=instead(_watched(unified=False), "ok, ok", "on a file of its own"),
     vectors=["F32"],
 )(_watched(unified=True))
-
-
-def _mark(scene: Scene, *, inside: bool) -> Seen:
-    def mark() -> None:
-        name = ctypes.create_string_buffer(b"/run")
-        listener = call("fanotify_init", FAN_CLASS_NOTIF, 0)
-        try:
-            where = ctypes.addressof(name)
-            call("fanotify_mark", listener, FAN_MARK_ADD | FAN_MARK_MOUNT, FAN_OPEN, AT_FDCWD, where)
-        finally:
-            os.close(listener)
-
-    return scene.attack(lambda: attempt(mark), inside=inside)
-
-
-check(
-    "files.watch-mount",
-    title="no member watches a whole mount",
-    attack="fanotify_mark(FAN_MARK_MOUNT)",
-    expected="EPERM",
-    control=instead(lambda scene: _mark(scene, inside=False), "ok", "on the host"),
-    vectors=["F31"],
-)(lambda scene: _mark(scene, inside=True))

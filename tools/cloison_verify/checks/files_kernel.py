@@ -15,7 +15,7 @@ from cloison.syscall import Vserver
 from cloison.system import System
 from cloison_verify.catalogue import Probe, check, instead
 from cloison_verify.checks.process_stream import own_group as own_control_group
-from cloison_verify.places import CLONE_NEWCGROUP, mounted
+from cloison_verify.places import CLONE_NEWCGROUP, mounted, unhidden
 from cloison_verify.scene import Scene, SceneError, Seen, attempt
 
 ENTRY = "execdomains"
@@ -146,16 +146,9 @@ def _writes(*paths: str, inside: bool, caps: ContextCaps | None = None) -> Probe
     def probe(scene: Scene) -> Seen:
         if caps:
             Context(scene.xid, Vserver()).set_caps(Change(int(caps), int(caps)))
-        for path in paths:
-            if path.startswith("/proc/"):
-                top = Path("/proc", Path(path).parts[2])
-                attributes.change(Vserver(), top, Change(0, int(FileAttributes.HIDE)))
-        try:
+        tops = {Path("/proc", Path(path).parts[2]) for path in paths if path.startswith("/proc/")}
+        with unhidden(*tops):
             return scene.attack(lambda: Seen(_writing(paths)), inside=inside)
-        finally:
-            if "/proc/sysrq-trigger" in paths:
-                hide = int(FileAttributes.HIDE)
-                attributes.change(Vserver(), "/proc/sysrq-trigger", Change(hide, hide))
 
     return probe
 
@@ -231,26 +224,6 @@ check(
     control=instead(_modes(inside=False), "ok, ok, ok", "on the host"),
     vectors=["F55"],
 )(_modes(inside=True))
-
-
-def _unreachable(scene: Scene, *, inside: bool) -> Seen:
-    with mounted("debugfs", "debugfs") as debug, mounted("securityfs", "securityfs") as security:
-
-        def look() -> Seen:
-            seen = {attempt(lambda top=top: os.listdir(top) and None).text for top in (debug, security)}  # noqa: PTH208
-            return Seen(" and ".join(sorted(seen)))
-
-        return scene.attack(look, inside=inside)
-
-
-check(
-    "files.debugfs",
-    title="debugfs and securityfs cannot be reached inside",
-    attack="getdents() of a mounted debugfs and securityfs",
-    expected="EACCES",
-    control=instead(lambda scene: _unreachable(scene, inside=False), "ok", "on the host"),
-    vectors=["F56"],
-)(lambda scene: _unreachable(scene, inside=True))
 
 
 def _groups(scene: Scene, *, inside: bool, own: bool) -> Seen:
