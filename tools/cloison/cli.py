@@ -13,6 +13,7 @@ from typing import Any
 
 from cloison import lifecycle, output, procfs, supervise
 from cloison.abi import MAX_XID, MIN_XID
+from cloison.cli_devices import DeviceCommands
 from cloison.context import ALL, ALL_BUT_INIT, INIT, Context, become_spectator
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
@@ -35,7 +36,7 @@ from cloison.syscall import BusyError, ExistsError, NoSuchContextError, NotSuppo
 Data = dict[str, Any]
 
 
-class Tool:
+class Tool(DeviceCommands):
     """The subcommands. `kernel` and `registry` are replaced in tests."""
 
     def __init__(self, kernel: Vserver, registry: Registry) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__
+from cloison import __version__, devices
 from cloison.errors import CloisonError, Exit
-from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, Change, Spaces, parse
+from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, WORD64, Change, Spaces, parse
 
 INTRODUCTION = """\
 cloison keeps the processes of a Linux host apart in security contexts. A process in a context,
@@ -166,6 +166,7 @@ COMMANDS: dict[str, Help] = {
             "Interface version, configuration word, and the number of contexts.",
             (("cloison info", ""), ("cloison info --json", "")),
         ),
+        *(Help(*row) for row in devices.HELP),
     )
 }
 
@@ -178,12 +179,12 @@ class Parser(argparse.ArgumentParser):
         raise CloisonError(f"{message}", hint=f"{self.prog} --help explains it", status=Exit.USAGE)
 
 
-def change_of(words: dict[str, int]) -> Callable[[str], Change]:
+def change_of(words: dict[str, int], every: int = WORD64) -> Callable[[str], Change]:
     """Return a converter for a list of flags."""
 
     def convert(text: str) -> Change:
         try:
-            return parse(text, words)
+            return parse(text, words, every=every)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -325,6 +326,7 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     _caps(made["caps"])
     for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
         _json(made[name])
+    devices.add_arguments(made, change_of)
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:

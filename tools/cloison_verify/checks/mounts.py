@@ -1,0 +1,497 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mounts: what a context mounts without the host's grant, and what it cannot do even with one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from cloison.flags import ContextCaps
+from cloison_verify.acts import combined
+from cloison_verify.catalogue import Probe, check, instead
+from cloison_verify.mounting import (
+    BINARY,
+    CLONE_NEWCGROUP,
+    CLONE_NEWNS,
+    MOUNT,
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_MOVE,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SHARED,
+    NOTHING,
+    PLACE,
+    each,
+    folder,
+    fsconfig_create,
+    fsmount,
+    fsopen,
+    fspick,
+    grant,
+    guest,
+    mount,
+    mount_setattr,
+    move_mount,
+    node,
+    open_tree,
+    own_mounts,
+    unmount,
+    unshare,
+)
+from cloison_verify.scene import Scene, Seen, attempt
+
+Act = Callable[[], object]
+
+
+def _probe(operation: Act, caps: ContextCaps, before: Act | None) -> Probe:
+    return lambda scene: guest(scene, operation, caps, before=before)
+
+
+def _granted(
+    identifier: str,
+    vectors: list[str],
+    title: str,
+    attack: str,
+    operation: Act,
+    *,
+    without: ContextCaps = NOTHING,
+    needs: ContextCaps = MOUNT,
+    before: Act | None = None,
+    expected: str = "EPERM",
+    control: str = "ok",
+) -> None:
+    """Register a check of what a context needs a grant for; control: the same with the grant."""
+    check(
+        identifier,
+        title=title,
+        attack=attack,
+        expected=expected,
+        control=instead(_probe(operation, needs, before), control, f"a context with {needs!r}"),
+        vectors=vectors,
+    )(_probe(operation, without, before))
+
+
+def _bind() -> None:
+    mount("/proc", f"{PLACE}/b", None, MS_BIND)
+
+
+_granted(
+    "mounts.bind",
+    ["F19"],
+    "a context binds no directory to another place",
+    "mount(/proc, DIR, MS_BIND) with every capability",
+    _bind,
+    before=lambda: folder("b"),
+)
+
+
+def _two_places() -> None:
+    mount("a", folder("a"), "tmpfs")
+    folder("b")
+
+
+_granted(
+    "mounts.move",
+    ["F19"],
+    "a context moves no mount",
+    "mount(DIR, DIR2, MS_MOVE) with every capability",
+    lambda: mount(f"{PLACE}/a", f"{PLACE}/b", None, MS_MOVE),
+    before=_two_places,
+)
+_granted(
+    "mounts.unmount",
+    ["F19"],
+    "a context unmounts nothing",
+    "umount2(DIR) with every capability",
+    lambda: unmount(f"{PLACE}/a"),
+    before=_two_places,
+)
+
+
+def _as_user(operation: Act) -> Act:
+    def done() -> object:
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        return operation()
+
+    return done
+
+
+check(
+    "mounts.ordinary-user",
+    title="the grant to mount is for root of the context only",
+    attack="mount(/proc, DIR, MS_BIND) as user 1000 of a context with SECURE_MOUNT",
+    expected="EPERM",
+    control=instead(_probe(_bind, MOUNT, lambda: folder("b")), "ok", "user 0 of the same kind of context"),
+    vectors=["K26"],
+)(_probe(_as_user(_bind), MOUNT, lambda: folder("b")))
+
+
+def _in_namespace(*, private: bool) -> Probe:
+    def probe(scene: Scene) -> Seen:
+        Path(PLACE).mkdir(exist_ok=True)
+
+        def operation() -> None:
+            mount("/proc", PLACE, None, MS_BIND)
+
+        try:
+            return guest(scene, operation, MOUNT, private=private)
+        finally:
+            with contextlib.suppress(OSError):
+                unmount(PLACE)
+
+    return probe
+
+
+check(
+    "mounts.host-namespace",
+    title="no grant lets a context mount in the mount namespace of the host",
+    attack="mount(/proc, DIR, MS_BIND) with SECURE_MOUNT in the initial mount namespace",
+    expected="EPERM",
+    control=instead(_in_namespace(private=True), "ok", "in a mount namespace of its own"),
+    vectors=["F19", "F25"],
+)(_in_namespace(private=False))
+
+
+def _protected() -> None:
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV
+    mount("a", folder("a"), "tmpfs", flags)
+
+
+def _weaken() -> str:
+    return each(
+        rw=lambda: mount("a", f"{PLACE}/a", None, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV),
+        suid=lambda: mount("a", f"{PLACE}/a", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV),
+        dev=lambda: mount("a", f"{PLACE}/a", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID),
+        setattr=lambda: mount_setattr(f"{PLACE}/a", 0, MOUNT_ATTR_RDONLY),
+    )
+
+
+check(
+    "mounts.weaken",
+    title="a context takes no protection off a mount, grant or not",
+    attack="MS_REMOUNT|MS_BIND without one of ro, nosuid, nodev, and mount_setattr, with SECURE_MOUNT",
+    expected="rw EPERM, suid EPERM, dev EPERM, setattr EPERM",
+    control=instead(
+        lambda scene: guest(scene, _weaken, before=_protected, inside=False),
+        "rw EPERM, suid ok, dev ok, setattr ok",
+        "the host, whose superblock is read-only too",
+    ),
+    vectors=["F20"],
+)(_probe(_weaken, MOUNT, _protected))
+
+
+def _remount() -> None:
+    mount("place", PLACE, None, MS_REMOUNT | MS_NODEV, "size=1m")
+
+
+_granted(
+    "mounts.superblock",
+    ["F20"],
+    "a context changes no options of a file system that others may use",
+    "mount(MS_REMOUNT, size=1m) with SECURE_MOUNT",
+    _remount,
+    without=MOUNT,
+    needs=MOUNT | ContextCaps.SECURE_REMOUNT,
+)
+
+
+def _every_call() -> str:
+    def descriptor(made: Callable[[], int]) -> Act:
+        def done() -> None:
+            descriptors.append(made())
+
+        return done
+
+    descriptors: list[int] = [-1]
+    first = each(
+        fsopen=descriptor(lambda: fsopen("tmpfs")),
+        fsconfig=lambda: fsconfig_create(descriptors[-1]),
+        fsmount=descriptor(lambda: fsmount(descriptors[-1])),
+    )
+    second = each(
+        fspick=descriptor(lambda: fspick(PLACE)),
+        open_tree=descriptor(lambda: open_tree(PLACE)),
+        move_mount=lambda: move_mount(descriptors[-1], f"{PLACE}/b"),
+        mount_setattr=lambda: mount_setattr(PLACE, MOUNT_ATTR_RDONLY, 0),
+    )
+    return f"{first}, {second}"
+
+
+_CALLS = ("fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "move_mount", "mount_setattr")
+
+_granted(
+    "mounts.new-calls",
+    ["F22"],
+    "the new calls mount as little as the old one",
+    ", ".join(_CALLS) + " with every capability",
+    _every_call,
+    needs=BINARY,
+    before=lambda: folder("b"),
+    # Without fsopen there is no descriptor to configure.
+    expected=", ".join(f"{name} {'EBADF' if name == 'fsconfig' else 'EPERM'}" for name in _CALLS),
+    control=", ".join(f"{name} ok" for name in _CALLS),
+)
+
+
+def _half_made() -> str:
+    context = fsopen("tmpfs")
+    return each(create=lambda: fsconfig_create(context), fsmount=lambda: os.close(fsmount(context)))
+
+
+_granted(
+    "mounts.half-made",
+    ["F22"],
+    "what a context may not mount has no superblock either",
+    "fsopen(tmpfs), fsconfig(CREATE), fsmount with SECURE_MOUNT and without BINARY_MOUNT",
+    _half_made,
+    without=MOUNT,
+    needs=BINARY,
+    expected="create EPERM, fsmount EINVAL",
+    control="create ok, fsmount ok",
+)
+
+
+def _carrying(make: Callable[[], int]) -> Probe:
+    def probe(scene: Scene) -> Seen:
+        context = grant(scene, MOUNT)
+
+        def body() -> Seen:
+            own_mounts()
+            make()
+            return attempt(context.enter)
+
+        return scene.attack(body, inside=False)
+
+    return probe
+
+
+for _name, _make in (("tree", lambda: open_tree("/")), ("context", lambda: fsopen("tmpfs"))):
+    check(
+        f"mounts.carried-{_name}",
+        title="nobody enters a context with a mount among the descriptors",
+        attack=f"{'open_tree(/, CLONE)' if _name == 'tree' else 'fsopen(tmpfs)'}, then enter",
+        expected="EINVAL",
+        control=instead(
+            _carrying(lambda: os.open("/proc", os.O_PATH)), "ok", "a process with a plain descriptor of a directory"
+        ),
+        vectors=["F23"],
+    )(_carrying(_make))
+
+
+def _pass(scene: Scene, make: Callable[[], int]) -> Seen:
+    """Send a descriptor that the host has made to a guest, over a socket that the guest inherits."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def sender(_link: object) -> None:
+        own_mounts()
+        socket.send_fds(ours, [b"x"], [make()])
+
+    def receive() -> str:
+        _data, descriptors, _flags, _address = socket.recv_fds(theirs, 1, 1)
+        return "received" if descriptors else "refused"
+
+    with ours, theirs:
+        scene.outsider(sender, keep=[ours.fileno()])
+        return scene.attack(lambda: attempt(receive), inside=True, keep=[theirs.fileno()])
+
+
+check(
+    "mounts.received-tree",
+    title="a detached tree of the host does not come in through a socket",
+    attack="SCM_RIGHTS with a descriptor of open_tree(/, CLONE)",
+    expected="refused",
+    control=instead(
+        lambda scene: _pass(scene, lambda: os.open("/proc", os.O_PATH)), "received", "a plain descriptor of a directory"
+    ),
+    vectors=["F23"],
+)(lambda scene: _pass(scene, lambda: open_tree("/")))
+
+
+def _spread(*, shared: bool) -> Probe:
+    """Let a guest mount below, and unmount, what the host shares with its mount namespace, or does not."""
+
+    def probe(scene: Scene) -> Seen:
+        context = grant(scene, BINARY)
+        place = Path(PLACE)
+        place.mkdir(exist_ok=True)
+
+        def count() -> int:
+            with open("/proc/self/mounts", encoding="utf-8") as stream:
+                return sum(f" {PLACE}" in line for line in stream)
+
+        def body() -> Seen:
+            unshare(CLONE_NEWNS)
+            if not shared:
+                mount("none", "/", None, MS_REC | 1 << 18)
+            context.enter()
+            return attempt(
+                lambda: each(mount=lambda: mount("x", f"{PLACE}/a", "tmpfs"), unmount=lambda: unmount(f"{PLACE}/b"))
+            )
+
+        mount("place", PLACE, "tmpfs")
+        try:
+            mount("none", PLACE, None, MS_SHARED)
+            for name in ("a", "b"):
+                (place / name).mkdir()
+            mount("b", f"{PLACE}/b", "tmpfs")
+            seen = scene.attack(body, inside=False)
+            return combined(seen, f"{count()} on the host")
+        finally:
+            unmount(PLACE, 2)
+
+    return probe
+
+
+check(
+    "mounts.spread",
+    title="what a context mounts does not appear on the host, nor disappears there what it unmounts",
+    attack="mount and umount2 below a mount that the host shares, with every grant",
+    expected="mount EPERM, unmount EINVAL, 2 on the host",
+    control=instead(_spread(shared=False), "mount ok, unmount ok, 2 on the host", "the same below a private mount"),
+    vectors=["F25"],
+)(_spread(shared=True))
+
+_INSIDE = (
+    "debugfs", "tracefs", "securityfs", "configfs", "bpf", "pstore", "cgroup", "binfmt_misc", "devtmpfs", "efivarfs",
+    "binder", "fusectl", "hugetlbfs", "autofs", "resctrl", "rpc_pipefs",
+)  # fmt: skip
+_VIEWS = ("proc", "devpts", "tmpfs", "mqueue")
+
+
+def _kinds(names: tuple[str, ...]) -> str:
+    """Return which of these file systems can be mounted, of those that the kernel has."""
+    with open("/proc/filesystems", encoding="ascii") as stream:
+        known = {line.split()[-1] for line in stream}
+    mounted = []
+    for name in names:
+        if name in known and attempt(mount, name, f"{PLACE}/b", name).text != "EPERM":
+            mounted.append(name)
+    return " ".join(mounted) or "none"
+
+
+check(
+    "mounts.inside-of-the-kernel",
+    title="no grant lets a context mount the views of the kernel's inside",
+    attack="mount of " + ", ".join(_INSIDE) + " with SECURE_MOUNT and BINARY_MOUNT",
+    expected="none",
+    control=instead(
+        _probe(lambda: _kinds(_VIEWS), BINARY, lambda: folder("b")),
+        " ".join(_VIEWS),
+        "file systems that are on the list",
+    ),
+    vectors=["F26"],
+)(_probe(lambda: _kinds(_INSIDE), BINARY, lambda: folder("b")))
+
+_granted(
+    "mounts.without-device",
+    ["F26"],
+    "a file system without a device needs a grant of its own",
+    "mount of proc, devpts, tmpfs, mqueue with SECURE_MOUNT",
+    lambda: _kinds(_VIEWS),
+    without=MOUNT,
+    needs=BINARY,
+    before=lambda: folder("b"),
+    expected="proc devpts",
+    control=" ".join(_VIEWS),
+)
+
+
+def _own_cgroups() -> None:
+    folder("b")
+    unshare(CLONE_NEWCGROUP)
+
+
+check(
+    "mounts.cgroup",
+    title="a context mounts only the control groups of a namespace of its own",
+    attack="mount(cgroup2) with SECURE_MOUNT and BINARY_MOUNT in the cgroup namespace of the host",
+    expected="none",
+    control=instead(
+        _probe(lambda: _kinds(("cgroup2",)), MOUNT, _own_cgroups), "cgroup2", "in a cgroup namespace of its own"
+    ),
+    vectors=["F26"],
+)(_probe(lambda: _kinds(("cgroup2",)), BINARY, lambda: folder("b")))
+
+
+def _layers() -> None:
+    for name in ("lower", "upper", "work", "b"):
+        folder(name)
+
+
+def _overlay() -> None:
+    options = f"lowerdir={PLACE}/lower,upperdir={PLACE}/upper,workdir={PLACE}/work"
+    mount("overlay", f"{PLACE}/b", "overlay", 0, options)
+
+
+_granted(
+    "mounts.overlay",
+    ["F28"],
+    "a context stacks no overlay",
+    "mount(overlay) with SECURE_MOUNT",
+    _overlay,
+    without=MOUNT,
+    needs=BINARY,
+    before=_layers,
+)
+
+
+def _fuse_nodes() -> None:
+    folder("b")
+    node("c", 10, 229)
+
+
+def _fuse() -> str:
+    return each(
+        open=lambda: os.close(os.open(f"{PLACE}/c-10-229", os.O_RDWR)),
+        mount=lambda: mount("x", f"{PLACE}/b", "fuse", 0, "fd=0,rootmode=40000,user_id=0,group_id=0"),
+    )
+
+
+check(
+    "mounts.fuse",
+    title="a context serves no file system of its own",
+    attack="open(/dev/fuse), mount(fuse) with SECURE_MOUNT",
+    expected="open EACCES, mount EPERM",
+    # Descriptor 0 is no /dev/fuse: the file system itself says no.
+    control=instead(
+        lambda scene: guest(scene, _fuse, before=_fuse_nodes, inside=False), "open ok, mount EINVAL", "the host"
+    ),
+    vectors=["F29"],
+)(_probe(_fuse, MOUNT, _fuse_nodes))
+
+
+def _nodev() -> str:
+    mount("old", f"{PLACE}/a", "tmpfs")
+    context = fsopen("tmpfs")
+    fsconfig_create(context)
+    move_mount(fsmount(context), f"{PLACE}/b")
+    with open("/proc/self/mounts", encoding="utf-8") as stream:
+        options = {line.split()[1]: line.split()[3].split(",") for line in stream}
+    return ", ".join("nodev" if "nodev" in options[f"{PLACE}/{name}"] else "dev" for name in "ab")
+
+
+def _targets() -> None:
+    folder("a")
+    folder("b")
+
+
+_granted(
+    "mounts.nodev",
+    ["F20"],
+    "device nodes do not work on what a context mounts",
+    "mount(tmpfs) and fsmount with SECURE_MOUNT and BINARY_MOUNT",
+    _nodev,
+    without=BINARY,
+    needs=BINARY | ContextCaps.DEV_MOUNT,
+    before=_targets,
+    expected="nodev, nodev",
+    control="dev, dev",
+)
