@@ -157,7 +157,7 @@ def _sights(outside: int, below: int, namespace: int) -> str:
         below=lambda: _state(below),
         outside=lambda: _state(outside),
         listed=lambda: None if _list(0) else 0,
-        beside=lambda: _list(0, outside) and None,
+        beside=lambda: (_list(0, outside) and None) or None,
         namespace=lambda: None if _list(namespace) else 0,
         another=lambda: os.close(fcntl.ioctl(own, NS_MNT_GET_PREV, 0)),
     )
