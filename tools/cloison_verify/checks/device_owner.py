@@ -228,15 +228,13 @@ def _own_terminal(scene: Scene, *, controlling: bool) -> Seen:
     context = grant(scene, NOTHING)
 
     def body() -> Seen:
-        master, slave = pty.openpty()
+        _master, slave = pty.openpty()  # stays open: without it the session hangs up
         name = os.ttyname(slave)
         os.setsid()
         if controlling:
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         context.enter()
-        seen = attempt(lambda: os.close(os.open(name, os.O_RDWR | os.O_NOCTTY)))
-        os.close(master)
-        return seen
+        return attempt(lambda: os.close(os.open(name, os.O_RDWR | os.O_NOCTTY)))
 
     return scene.attack(body, inside=False)
 

@@ -21,6 +21,7 @@ from cloison_verify.mounting import (
     MOUNT,
     MS_BIND,
     MS_REC,
+    NOTHING,
     PLACE,
     each,
     folder,
@@ -132,6 +133,8 @@ def _mount_id(path: str) -> int:
 
 def _calls(*, inside: bool) -> Callable[[Scene], Seen]:
     def probe(scene: Scene) -> Seen:
+        context = grant(scene, NOTHING) if inside else None
+
         def body() -> Seen:
             own_before = os.open("/proc/self/ns/mnt", os.O_RDONLY)
             number = array.array("Q", [0])
@@ -142,8 +145,8 @@ def _calls(*, inside: bool) -> Callable[[Scene], Seen]:
             outside, below = _mount_id(f"{PLACE}/beside"), _mount_id(f"{ROOT}/below")
             os.chroot(ROOT)
             os.chdir("/")
-            if inside:
-                Context(scene.xid, Vserver()).enter()
+            if context is not None:
+                context.enter()
             return attempt(lambda: _sights(outside, below, number[0]))
 
         return scene.attack(body, inside=False)
