@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cloison import abi
+from cloison.abi import Command
 from cloison.context import Context
 from cloison.devices import ALL, DeviceRights, paths, rules
 from cloison.syscall import Vserver
@@ -310,3 +312,69 @@ check(
     control=instead(lambda scene: _quotas(scene, inside=False), ("ESRCH", "ENOSYS", "ok"), "the host"),
     vectors=["D20", "L41"],
 )(lambda scene: _quotas(scene, inside=True))
+
+
+def _answer(xid: int, device: str | None, target: str | None, flags: int = OPEN, *, unset: bool = False) -> str:
+    """Return what a command about devices answers."""
+    command = Command.UNSET_MAPPING if unset else Command.SET_MAPPING
+    names = [name.encode() if name is not None else None for name in (device, target)]
+    data = abi.SetMapping(names[0], names[1], flags)
+    return attempt(lambda: Vserver().call(command, xid, data)).text
+
+
+def _wrong(scene: Scene) -> Seen:
+    """Give the commands what they must refuse."""
+    xid = scene.xid
+    return Seen(
+        ", ".join(
+            (
+                _answer(xid, None, None),
+                _answer(xid, "/dev/null", "/dev/nowhere"),
+                _answer(xid, "/etc/passwd", None),
+                _answer(xid, "/dev/null", None, 0x10),
+                _answer(xid, "/dev/null", None, 0x4),
+                _answer(1, "/dev/null", None),
+                _answer(xid, "/dev/null", None, unset=True),
+            )
+        )
+    )
+
+
+def _right(scene: Scene) -> Seen:
+    """Give them what they must take; a default is taken back with the answer 0, also where there is none."""
+    xid = scene.xid
+    return Seen(
+        ", ".join(
+            (
+                _answer(xid, "/dev/null", "/dev/zero"),
+                _answer(xid, None, "/dev/zero"),
+                _answer(xid, "/dev/null", None, unset=True),
+                _answer(xid, None, "/dev/zero", unset=True),
+                _answer(xid, None, "/dev/zero", unset=True),
+            )
+        )
+    )
+
+
+check(
+    "device.commands",
+    title="the commands about devices refuse what they cannot mean",
+    attack="set_mapping without a device, with none, two types, REMAP, unknown flags, wrong ids; unset of nothing",
+    expected="EINVAL, ENOENT, EINVAL, ENOTSUP, EINVAL, ESRCH, ENOENT",
+    control=instead(_right, "0, 0, 1, 0, 0", "what they must take"),
+)(_wrong)
+
+
+def _from_inside(scene: Scene, *, inside: bool) -> Seen:
+    xid = scene.xid
+    return scene.attack(lambda: Seen(_answer(xid, "/dev/null", None)), inside=inside)
+
+
+check(
+    "device.commands-inside",
+    title="a context does not change its own table",
+    attack="set_mapping for the own context with every capability",
+    expected="EPERM",
+    control=instead(lambda scene: _from_inside(scene, inside=False), "0", "the host"),
+    vectors=["F16"],
+)(lambda scene: _from_inside(scene, inside=True))

@@ -5,28 +5,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from cloison.flags import ContextCaps
-from cloison_verify.acts import combined
 from cloison_verify.catalogue import Probe, check, instead
 from cloison_verify.mounting import (
     BINARY,
     CLONE_NEWCGROUP,
-    CLONE_NEWNS,
     MOUNT,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_MOVE,
     MS_NODEV,
     MS_NOSUID,
-    MS_PRIVATE,
     MS_RDONLY,
-    MS_REC,
     MS_REMOUNT,
-    MS_SHARED,
     NOTHING,
     PLACE,
     each,
@@ -34,15 +28,11 @@ from cloison_verify.mounting import (
     fsconfig_create,
     fsmount,
     fsopen,
-    fspick,
-    grant,
     guest,
     mount,
     mount_setattr,
     move_mount,
     node,
-    open_tree,
-    own_mounts,
     unmount,
     unshare,
 )
@@ -51,11 +41,12 @@ from cloison_verify.scene import Scene, Seen, attempt
 Act = Callable[[], object]
 
 
-def _probe(operation: Act, caps: ContextCaps, before: Act | None) -> Probe:
+def probed(operation: Act, caps: ContextCaps, before: Act | None) -> Probe:
+    """Return a probe that does something in a guest with these grants, after `before` in its mount namespace."""
     return lambda scene: guest(scene, operation, caps, before=before)
 
 
-def _granted(
+def granted(
     identifier: str,
     vectors: list[str],
     title: str,
@@ -74,16 +65,16 @@ def _granted(
         title=title,
         attack=attack,
         expected=expected,
-        control=instead(_probe(operation, needs, before), control, f"a context with {needs!r}"),
+        control=instead(probed(operation, needs, before), control, f"a context with {needs!r}"),
         vectors=vectors,
-    )(_probe(operation, without, before))
+    )(probed(operation, without, before))
 
 
 def _bind() -> None:
     mount("/proc", f"{PLACE}/b", None, MS_BIND)
 
 
-_granted(
+granted(
     "mounts.bind",
     ["F19"],
     "a context binds no directory to another place",
@@ -98,7 +89,7 @@ def _two_places() -> None:
     folder("b")
 
 
-_granted(
+granted(
     "mounts.move",
     ["F19"],
     "a context moves no mount",
@@ -106,7 +97,7 @@ _granted(
     lambda: mount(f"{PLACE}/a", f"{PLACE}/b", None, MS_MOVE),
     before=_two_places,
 )
-_granted(
+granted(
     "mounts.unmount",
     ["F19"],
     "a context unmounts nothing",
@@ -130,9 +121,9 @@ check(
     title="the grant to mount is for root of the context only",
     attack="mount(/proc, DIR, MS_BIND) as user 1000 of a context with SECURE_MOUNT",
     expected="EPERM",
-    control=instead(_probe(_bind, MOUNT, lambda: folder("b")), "ok", "user 0 of the same kind of context"),
+    control=instead(probed(_bind, MOUNT, lambda: folder("b")), "ok", "user 0 of the same kind of context"),
     vectors=["K26"],
-)(_probe(_as_user(_bind), MOUNT, lambda: folder("b")))
+)(probed(_as_user(_bind), MOUNT, lambda: folder("b")))
 
 
 def _in_namespace(*, private: bool) -> Probe:
@@ -186,14 +177,14 @@ check(
         "the host",
     ),
     vectors=["F20"],
-)(_probe(_weaken, MOUNT, _protected))
+)(probed(_weaken, MOUNT, _protected))
 
 
 def _remount() -> None:
     mount("place", PLACE, None, MS_REMOUNT | MS_NODEV, "size=1m")
 
 
-_granted(
+granted(
     "mounts.superblock",
     ["F20"],
     "a context changes no options of a file system that others may use",
@@ -203,162 +194,6 @@ _granted(
     needs=MOUNT | ContextCaps.SECURE_REMOUNT,
 )
 
-
-def _every_call() -> str:
-    def descriptor(made: Callable[[], int]) -> Act:
-        def done() -> None:
-            descriptors.append(made())
-
-        return done
-
-    descriptors: list[int] = [-1]
-    first = each(
-        fsopen=descriptor(lambda: fsopen("tmpfs")),
-        fsconfig=lambda: fsconfig_create(descriptors[-1]),
-        fsmount=descriptor(lambda: fsmount(descriptors[-1])),
-    )
-    second = each(
-        fspick=descriptor(lambda: fspick(PLACE)),
-        open_tree=descriptor(lambda: open_tree(PLACE)),
-        move_mount=lambda: move_mount(descriptors[-1], f"{PLACE}/b"),
-        mount_setattr=lambda: mount_setattr(PLACE, MOUNT_ATTR_RDONLY, 0),
-    )
-    return f"{first}, {second}"
-
-
-_CALLS = ("fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "move_mount", "mount_setattr")
-
-_granted(
-    "mounts.new-calls",
-    ["F22"],
-    "the new calls mount as little as the old one",
-    ", ".join(_CALLS) + " with every capability",
-    _every_call,
-    needs=BINARY,
-    before=lambda: folder("b"),
-    # Without fsopen there is no descriptor to configure.
-    expected=", ".join(f"{name} {'EINVAL' if name == 'fsconfig' else 'EPERM'}" for name in _CALLS),
-    control=", ".join(f"{name} ok" for name in _CALLS),
-)
-
-
-def _half_made() -> str:
-    context = fsopen("tmpfs")
-    return each(create=lambda: fsconfig_create(context), fsmount=lambda: os.close(fsmount(context)))
-
-
-_granted(
-    "mounts.half-made",
-    ["F22"],
-    "what a context may not mount has no superblock either",
-    "fsopen(tmpfs), fsconfig(CREATE), fsmount with SECURE_MOUNT and without BINARY_MOUNT",
-    _half_made,
-    without=MOUNT,
-    needs=BINARY,
-    expected="create EPERM, fsmount EINVAL",
-    control="create ok, fsmount ok",
-)
-
-
-def _carrying(make: Callable[[], int]) -> Probe:
-    def probe(scene: Scene) -> Seen:
-        context = grant(scene, MOUNT)
-
-        def body() -> Seen:
-            own_mounts()
-            make()
-            return attempt(context.enter)
-
-        return scene.attack(body, inside=False)
-
-    return probe
-
-
-for _name, _make in (("tree", lambda: open_tree("/")), ("context", lambda: fsopen("tmpfs"))):
-    check(
-        f"mounts.carried-{_name}",
-        title="nobody enters a context with a mount among the descriptors",
-        attack=f"{'open_tree(/, CLONE)' if _name == 'tree' else 'fsopen(tmpfs)'}, then enter",
-        expected="EINVAL",
-        control=instead(
-            _carrying(lambda: os.open("/proc", os.O_PATH)), "ok", "a process with a plain descriptor of a directory"
-        ),
-        vectors=["F23"],
-    )(_carrying(_make))
-
-
-def _pass(scene: Scene, make: Callable[[], int]) -> Seen:
-    """Send a descriptor that the host has made to a guest, over a socket that the guest inherits."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    def sender(_link: object) -> None:
-        own_mounts()
-        socket.send_fds(ours, [b"x"], [make()])
-
-    def receive() -> str:
-        _data, descriptors, _flags, _address = socket.recv_fds(theirs, 1, 1)
-        return "received" if descriptors else "refused"
-
-    with ours, theirs:
-        scene.outsider(sender, keep=[ours.fileno()])
-        return scene.attack(lambda: attempt(receive), inside=True, keep=[theirs.fileno()])
-
-
-check(
-    "mounts.received-tree",
-    title="a detached tree of the host does not come in through a socket",
-    attack="SCM_RIGHTS with a descriptor of open_tree(/, CLONE)",
-    expected="refused",
-    control=instead(
-        lambda scene: _pass(scene, lambda: os.open("/proc", os.O_PATH)), "received", "a plain descriptor of a directory"
-    ),
-    vectors=["F23"],
-)(lambda scene: _pass(scene, lambda: open_tree("/")))
-
-
-def _spread(*, shared: bool) -> Probe:
-    """Let a guest mount below, and unmount, what the host shares with its mount namespace, or does not."""
-
-    def probe(scene: Scene) -> Seen:
-        context = grant(scene, BINARY)
-        place = Path(PLACE)
-        place.mkdir(exist_ok=True)
-
-        def count() -> int:
-            with open("/proc/self/mounts", encoding="utf-8") as stream:
-                return sum(f" {PLACE}" in line for line in stream)
-
-        def body() -> Seen:
-            unshare(CLONE_NEWNS)
-            if not shared:
-                mount("none", "/", None, MS_REC | MS_PRIVATE)
-            context.enter()
-            return attempt(
-                lambda: each(mount=lambda: mount("x", f"{PLACE}/a", "tmpfs"), unmount=lambda: unmount(f"{PLACE}/b"))
-            )
-
-        mount("place", PLACE, "tmpfs")
-        try:
-            mount("none", PLACE, None, MS_SHARED)
-            for name in ("a", "b"):
-                (place / name).mkdir()
-            mount("b", f"{PLACE}/b", "tmpfs")
-            seen = scene.attack(body, inside=False)
-            return combined(seen, f"{count()} on the host")
-        finally:
-            unmount(PLACE, 2)
-
-    return probe
-
-
-check(
-    "mounts.spread",
-    title="what a context mounts does not appear on the host, nor disappears there what it unmounts",
-    attack="mount and umount2 below a mount that the host shares, with every grant",
-    expected="mount EPERM, unmount EINVAL, 2 on the host",
-    control=instead(_spread(shared=False), "mount ok, unmount ok, 2 on the host", "the same below a private mount"),
-    vectors=["F25"],
-)(_spread(shared=True))
 
 _INSIDE = (
     "debugfs", "tracefs", "securityfs", "configfs", "bpf", "pstore", "cgroup", "binfmt_misc", "devtmpfs", "efivarfs",
@@ -384,14 +219,14 @@ check(
     attack="mount of " + ", ".join(_INSIDE) + " with SECURE_MOUNT and BINARY_MOUNT",
     expected="none",
     control=instead(
-        _probe(lambda: _kinds(_VIEWS), BINARY, lambda: folder("b")),
+        probed(lambda: _kinds(_VIEWS), BINARY, lambda: folder("b")),
         " ".join(_VIEWS),
         "file systems that are on the list",
     ),
     vectors=["F26"],
-)(_probe(lambda: _kinds(_INSIDE), BINARY, lambda: folder("b")))
+)(probed(lambda: _kinds(_INSIDE), BINARY, lambda: folder("b")))
 
-_granted(
+granted(
     "mounts.without-device",
     ["F26"],
     "a file system without a device needs a grant of its own",
@@ -416,10 +251,10 @@ check(
     attack="mount(cgroup2) with SECURE_MOUNT and BINARY_MOUNT in the cgroup namespace of the host",
     expected="none",
     control=instead(
-        _probe(lambda: _kinds(("cgroup2",)), MOUNT, _own_cgroups), "cgroup2", "in a cgroup namespace of its own"
+        probed(lambda: _kinds(("cgroup2",)), MOUNT, _own_cgroups), "cgroup2", "in a cgroup namespace of its own"
     ),
     vectors=["F26"],
-)(_probe(lambda: _kinds(("cgroup2",)), BINARY, lambda: folder("b")))
+)(probed(lambda: _kinds(("cgroup2",)), BINARY, lambda: folder("b")))
 
 
 def _layers() -> None:
@@ -432,7 +267,7 @@ def _overlay() -> None:
     mount("overlay", f"{PLACE}/b", "overlay", 0, options)
 
 
-_granted(
+granted(
     "mounts.overlay",
     ["F28"],
     "a context stacks no overlay",
@@ -466,7 +301,7 @@ check(
         lambda scene: guest(scene, _fuse, before=_fuse_nodes, inside=False), "open ok, mount EINVAL", "the host"
     ),
     vectors=["F29"],
-)(_probe(_fuse, MOUNT, _fuse_nodes))
+)(probed(_fuse, MOUNT, _fuse_nodes))
 
 
 def _nodev() -> str:
@@ -484,7 +319,7 @@ def _targets() -> None:
     folder("b")
 
 
-_granted(
+granted(
     "mounts.nodev",
     ["F20"],
     "device nodes do not work on what a context mounts",
