@@ -13,6 +13,7 @@ from cloison_verify.catalogue import Probe, check, instead
 from cloison_verify.mounting import (
     BINARY,
     CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
     MOUNT,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
@@ -197,9 +198,9 @@ granted(
 
 _INSIDE = (
     "debugfs", "tracefs", "securityfs", "configfs", "bpf", "pstore", "cgroup", "binfmt_misc", "devtmpfs", "efivarfs",
-    "binder", "fusectl", "hugetlbfs", "autofs", "resctrl", "rpc_pipefs",
+    "binder", "fusectl", "hugetlbfs", "autofs", "resctrl", "rpc_pipefs", "9p", "virtiofs",
 )  # fmt: skip
-_VIEWS = ("proc", "devpts", "tmpfs", "mqueue")
+_VIEWS = ("proc", "devpts", "cgroup2", "tmpfs", "mqueue")
 
 
 def _kinds(names: tuple[str, ...]) -> str:
@@ -213,13 +214,18 @@ def _kinds(names: tuple[str, ...]) -> str:
     return " ".join(mounted) or "none"
 
 
+def _own_namespaces() -> None:
+    folder("b")
+    unshare(CLONE_NEWCGROUP | CLONE_NEWIPC)
+
+
 check(
     "mounts.inside-of-the-kernel",
     title="no grant lets a context mount the views of the kernel's inside",
     attack="mount of " + ", ".join(_INSIDE) + " with SECURE_MOUNT and BINARY_MOUNT",
     expected="none",
     control=instead(
-        probed(lambda: _kinds(_VIEWS), BINARY, lambda: folder("b")),
+        probed(lambda: _kinds(_VIEWS), BINARY, _own_namespaces),
         " ".join(_VIEWS),
         "file systems that are on the list",
     ),
@@ -230,31 +236,28 @@ granted(
     "mounts.without-device",
     ["F26"],
     "a file system without a device needs a grant of its own",
-    "mount of proc, devpts, tmpfs, mqueue with SECURE_MOUNT",
+    "mount of " + ", ".join(_VIEWS) + " with SECURE_MOUNT",
     lambda: _kinds(_VIEWS),
     without=MOUNT,
     needs=BINARY,
-    before=lambda: folder("b"),
-    expected="proc devpts",
+    before=_own_namespaces,
+    expected="proc devpts cgroup2",
     control=" ".join(_VIEWS),
 )
 
 
-def _own_cgroups() -> None:
-    folder("b")
-    unshare(CLONE_NEWCGROUP)
-
+_NAMESPACES = ("cgroup2", "mqueue")
 
 check(
-    "mounts.cgroup",
-    title="a context mounts only the control groups of a namespace of its own",
-    attack="mount(cgroup2) with SECURE_MOUNT and BINARY_MOUNT in the cgroup namespace of the host",
+    "mounts.host-views",
+    title="a context mounts the control groups and message queues of a namespace of its own only",
+    attack="mount of cgroup2 and mqueue with SECURE_MOUNT and BINARY_MOUNT in namespaces of the host",
     expected="none",
     control=instead(
-        probed(lambda: _kinds(("cgroup2",)), MOUNT, _own_cgroups), "cgroup2", "in a cgroup namespace of its own"
+        probed(lambda: _kinds(_NAMESPACES), BINARY, _own_namespaces), " ".join(_NAMESPACES), "in namespaces of its own"
     ),
     vectors=["F26"],
-)(probed(lambda: _kinds(("cgroup2",)), BINARY, lambda: folder("b")))
+)(probed(lambda: _kinds(_NAMESPACES), BINARY, lambda: folder("b")))
 
 
 def _layers() -> None:
