@@ -56,6 +56,11 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(flags))
 
 
+def setns(descriptor: int, kind: int) -> None:
+    """Call setns(2)."""
+    _checked(_libc.setns(descriptor, kind))
+
+
 def own_mounts() -> None:
     """Get a mount namespace that shares nothing with the host's, with `PLACE` in it."""
     unshare(CLONE_NEWNS)

@@ -19,6 +19,7 @@ from cloison_verify.mounting import (
     MS_PRIVATE,
     MS_REC,
     MS_SHARED,
+    NOTHING,
     PLACE,
     each,
     folder,
@@ -32,6 +33,7 @@ from cloison_verify.mounting import (
     move_mount,
     open_tree,
     own_mounts,
+    setns,
     unmount,
     unshare,
 )
@@ -193,3 +195,45 @@ check(
     control=instead(_spread(shared=False), "mount ok, unmount ok, 2 on the host", "the same below a private mount"),
     vectors=["F25"],
 )(_spread(shared=True))
+
+
+def _joining(*, root: bool, host: bool) -> Probe:
+    """Return a probe that joins the own mount namespace, or the host's, below a root of its own or without one."""
+
+    def probe(scene: Scene) -> Seen:
+        context = grant(scene, NOTHING)
+
+        def body() -> Seen:
+            namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+            own_mounts()
+            if not host:
+                namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+            if root:
+                os.chroot(folder("root"))
+                os.chdir("/")
+            context.enter()
+            return attempt(setns, namespace, CLONE_NEWNS)
+
+        return scene.attack(body, inside=False)
+
+    return probe
+
+
+for _name, _title, _joins in (
+    (
+        "root",
+        "setns gives nobody the root of the mount namespace that he is kept below",
+        _joining(root=True, host=False),
+    ),
+    ("host", "a descriptor of the mount namespace of the host leads nowhere", _joining(root=False, host=True)),
+):
+    check(
+        f"mounts.setns-{_name}",
+        title=_title,
+        attack="setns(/proc/self/ns/mnt, opened before) with every capability",
+        expected="EPERM",
+        control=instead(
+            _joining(root=False, host=False), "ok", "the own mount namespace, whose root the context has already"
+        ),
+        vectors=["F02", "K16"],
+    )(_joins)
