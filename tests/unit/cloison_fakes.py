@@ -37,6 +37,7 @@ class FakeKernel:
     refuse: dict[int, int] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     killed: list[tuple[int, int, int]] = field(default_factory=list)
+    mapped: list[tuple[int, bytes | None, bytes | None, int]] = field(default_factory=list)
     on_kill: Callable[[Model, int], None] | None = None
 
     def vserver(self) -> Vserver:
@@ -59,10 +60,24 @@ class FakeKernel:
             return self._create(ident, data)
         if known is Command.CTX_MIGRATE_V0 and ident == abi.SPECTATOR:
             return 1
+        if isinstance(data, abi.SetMapping):
+            return self._map(known, ident, data)
         context = self.contexts.get(ident)
         if context is None:
             return -errno.ESRCH
         return self._on_context(known, ident, context, data)
+
+    def _map(self, command: Command, ident: int, data: abi.SetMapping) -> int:
+        """Keep rules about devices by path; nodes that the tool makes for the call have a name of their own."""
+        rule = (ident, data.device, data.target, data.flags)
+        if command is Command.SET_MAPPING:
+            self.mapped.append(rule)
+            return 0
+        for known in self.mapped:
+            if known[:3] == rule[:3]:
+                self.mapped.remove(known)
+                return 1
+        return -errno.ENOENT
 
     def _create(self, ident: int, data: ctypes.Structure | None) -> int:
         assert isinstance(data, abi.CtxCreate)

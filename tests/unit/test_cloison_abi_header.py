@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloison import abi
+from cloison.devices import DeviceRights
 from cloison.flags import ContextCaps, ContextFlags, FileAttributes, MigrateFlags
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def expectations() -> dict[str, int]:
     wanted = {f"VCMD_{command.name.lower()}": int(command) for command in abi.Command}
     wanted |= {f"VC_{category.name}": int(category) for category in abi.Category}
     wanted |= {f"{prefix}_{flag.name}": int(flag) for prefix, kind in FLAGS for flag in kind}
+    wanted |= {f"VXD_{flag.name}": int(flag) for flag in DeviceRights}
     wanted |= {
         "VCI_VERSION": abi.INTERFACE_VERSION,
         "VX_ID_HOST": abi.HOST,

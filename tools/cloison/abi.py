@@ -41,6 +41,7 @@ class Category(IntEnum):
 
     VERSION = 0
     VHOST = 2
+    DEVICE = 6
     VPROC = 9
     PROCALT = 10
     PROCMIG = 11
@@ -67,6 +68,8 @@ class Command(IntEnum):
     GET_VCI = word(Category.VERSION, 1, 0)
     SET_VHI_NAME = word(Category.VHOST, 1, 0)
     GET_VHI_NAME = word(Category.VHOST, 2, 0)
+    SET_MAPPING = word(Category.DEVICE, 1, 0)
+    UNSET_MAPPING = word(Category.DEVICE, 2, 0)
     CTX_CREATE_V0 = word(Category.VPROC, 1, 0)
     CTX_CREATE = word(Category.VPROC, 1, 1)
     ENTER_SPACE = word(Category.PROCALT, 1, 2)
@@ -229,6 +232,15 @@ class VhiName(ctypes.Structure):
     _fields_ = (("field", ctypes.c_uint32), ("name", ctypes.c_char * NAME_SIZE))
 
 
+class SetMapping(ctypes.Structure):
+    """Input of the commands about devices: paths of the device and of another of its kind, and rights."""
+
+    device: bytes | None
+    target: bytes | None
+    flags: int
+    _fields_ = (("device", ctypes.c_char_p), ("target", ctypes.c_char_p), ("flags", ctypes.c_uint32))
+
+
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ctx_create": CtxCreate,
     "ctx_migrate": CtxMigrate,
@@ -246,5 +258,6 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "vhi_name_v0": VhiName,
     "ctx_iattr_v1": CtxIattr,
     "ctx_fiattr_v0": CtxFiattr,
+    "set_mapping_v0": SetMapping,
 }
 """Every structure under the name that it has in the interface's documentation."""

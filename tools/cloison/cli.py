@@ -14,6 +14,7 @@ from typing import Any
 from cloison import lifecycle, output, procfs, rights, supervise
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.attribute_commands import AttributeCommands
+from cloison.cli_devices import DeviceCommands
 from cloison.context import ALL, ALL_BUT_INIT, INIT, Context, become_spectator
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
@@ -33,7 +34,7 @@ from cloison.syscall import BusyError, ExistsError, NoSuchContextError, Vserver,
 Data = dict[str, Any]
 
 
-class Tool(AttributeCommands):
+class Tool(AttributeCommands, DeviceCommands):
     """The subcommands. `kernel` and `registry` are replaced in tests."""
 
     def __init__(self, kernel: Vserver, registry: Registry) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__, attribute_commands
+from cloison import __version__, attribute_commands, devices
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
     BCAP_WORDS,
@@ -181,6 +181,7 @@ COMMANDS: dict[str, Help] = {
             (("cloison info", ""), ("cloison info --json", "")),
         ),
         *(Help(*words) for words in attribute_commands.HELP),
+        *(Help(*row) for row in devices.HELP),
     )
 }
 
@@ -343,6 +344,7 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
         _json(made[name])
     attribute_commands.arguments(made)
+    devices.add_arguments(made, change_of)
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
