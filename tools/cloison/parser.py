@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__
+from cloison import __version__, cli_tags
 from cloison.errors import CloisonError, Exit
 from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, Change, Spaces, parse
 
@@ -166,6 +166,7 @@ COMMANDS: dict[str, Help] = {
             "Interface version, configuration word, and the number of contexts.",
             (("cloison info", ""), ("cloison info --json", "")),
         ),
+        *(Help(*words) for words in cli_tags.HELP),
     )
 }
 
@@ -237,6 +238,7 @@ def seconds(text: str) -> float:
 def _creation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the new context")
     group.add_argument("--xid", type=int, metavar="N", help="its number, 2 to 65535 (default: a free one)")
+    group.add_argument("--tag", type=int, default=0, metavar="N", help="tag of its files (default 0, all files)")
     group.add_argument("--flags", type=change_of(CONTEXT_WORDS), metavar="LIST", help="flags to start with")
     _caps(group)
 
@@ -323,6 +325,7 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["remove"].add_argument("--grace", type=seconds, default=10.0, metavar="SECONDS", help="before SIGKILL (10)")
     made["flags"].add_argument("change", nargs="?", type=change_of(CONTEXT_WORDS), metavar="CHANGE")
     _caps(made["caps"])
+    cli_tags.fill(made)
     for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
         _json(made[name])
 

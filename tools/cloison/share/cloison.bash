@@ -6,10 +6,14 @@ _cloison()
 	local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W \
-			'create run list show ps exec enter kill wait remove flags caps info' -- "$word")
+			'create run list show ps exec enter kill wait remove flags caps info tag disk-limit' -- "$word")
 	elif [[ $word == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(cloison "$command" --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")
+	elif ((COMP_CWORD == 2)) && [[ $command == tag ]]; then
+		mapfile -t COMPREPLY < <(compgen -W 'get set' -- "$word")
+	elif ((COMP_CWORD == 2)) && [[ $command == disk-limit ]]; then
+		mapfile -t COMPREPLY < <(compgen -W 'set show remove save restore' -- "$word")
 	elif ((COMP_CWORD == 2)) && [[ $command != create && $command != run ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(ls /run/cloison/names 2>/dev/null)" -- "$word")
 	else
