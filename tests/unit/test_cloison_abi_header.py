@@ -52,6 +52,10 @@ def expectations() -> dict[str, int]:
         "CAP_CONTEXT": abi.CAP_CONTEXT,
         "VHIN_CONTEXT": abi.NAME_CONTEXT,
         "VHIN_SIZE": abi.NAME_SIZE,
+        "VXDL_KEEP": abi.DLIMIT_KEEP,
+        "VXDL_INFINITY": abi.DLIMIT_INFINITY,
+        "VXDL_UNITS": abi.DLIMIT_UNITS,
+        "VXDL_TOTAL_SHIFT": abi.DLIMIT_TOTAL_SHIFT,
     }
     for name, kind in abi.STRUCTURES.items():
         wanted[f"sizeof(struct vcmd_{name})"] = ctypes.sizeof(kind)

@@ -30,6 +30,17 @@ CAP_CONTEXT = 63
 SELF = 0xFFFFFFFF
 """Id that means "the caller's own context" where a command looks a context up (−1)."""
 
+MAX_TAG = 65535
+"""Largest tag that a task or a file can be given."""
+DLIMIT_KEEP = 0xFFFFFFFE
+"""A number of `DiskLimit` that stays as it is."""
+DLIMIT_INFINITY = 0xFFFFFFFF
+"""No limit of space; of inodes it is just a large number."""
+DLIMIT_UNITS = 0x10
+"""Flag of `DiskLimit`: bits 0 and 1 are the unit of space used, bits 2 and 3 of the total, as powers of 1024."""
+DLIMIT_TOTAL_SHIFT = 2
+"""Where the unit of the total stands in the flags of `DiskLimit`."""
+
 NAME_CONTEXT = 0
 """The field of `VhiName` that holds a free text of the context's own."""
 NAME_SIZE = 65
@@ -46,6 +57,8 @@ class Category(IntEnum):
     PROCALT = 10
     PROCMIG = 11
     PROCTRL = 12
+    TAGMIG = 35
+    DLIMIT = 36
     INODE = 38
     VSTAT = 40
     VINFO = 46
@@ -81,8 +94,14 @@ class Command(IntEnum):
     SET_IATTR = word(Category.INODE, 2, 1)
     FGET_IATTR = word(Category.INODE, 3, 0)
     FSET_IATTR = word(Category.INODE, 4, 0)
+    TAG_MIGRATE = word(Category.TAGMIG, 1, 0)
+    ADD_DLIMIT = word(Category.DLIMIT, 1, 0)
+    REM_DLIMIT = word(Category.DLIMIT, 2, 0)
+    SET_DLIMIT = word(Category.DLIMIT, 5, 0)
+    GET_DLIMIT = word(Category.DLIMIT, 6, 0)
     CTX_STAT = word(Category.VSTAT, 0, 0)
     TASK_XID = word(Category.VINFO, 1, 0)
+    TASK_TAG = word(Category.VINFO, 3, 0)
     VX_INFO = word(Category.VINFO, 5, 0)
     WAIT_EXIT = word(Category.EVENT, 99, 0)
     GET_CFLAGS = word(Category.FLAGS, 1, 0)
@@ -241,6 +260,35 @@ class SetMapping(ctypes.Structure):
     _fields_ = (("device", ctypes.c_char_p), ("target", ctypes.c_char_p), ("flags", ctypes.c_uint32))
 
 
+class DiskLimitBase(ctypes.Structure):
+    """Input of `Command.ADD_DLIMIT` and `Command.REM_DLIMIT`: a path on the file system. The id is a tag."""
+
+    name: bytes
+    flags: int
+    _fields_ = (("name", ctypes.c_char_p), ("flags", ctypes.c_uint32))
+
+
+class DiskLimit(ctypes.Structure):
+    """Input and output of `Command.SET_DLIMIT` and `Command.GET_DLIMIT`. `reserved` is in percent."""
+
+    name: bytes
+    space_used: int
+    space_total: int
+    inodes_used: int
+    inodes_total: int
+    reserved: int
+    flags: int
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("space_used", ctypes.c_uint32),
+        ("space_total", ctypes.c_uint32),
+        ("inodes_used", ctypes.c_uint32),
+        ("inodes_total", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ctx_create": CtxCreate,
     "ctx_migrate": CtxMigrate,
@@ -259,5 +307,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ctx_iattr_v1": CtxIattr,
     "ctx_fiattr_v0": CtxFiattr,
     "set_mapping_v0": SetMapping,
+    "ctx_dlimit_base_v0": DiskLimitBase,
+    "ctx_dlimit_v0": DiskLimit,
 }
 """Every structure under the name that it has in the interface's documentation."""

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cloison import lifecycle, output, procfs, rights, supervise
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.attribute_commands import AttributeCommands
 from cloison.cli_devices import DeviceCommands
+from cloison.cli_tags import TagCommands, tag_of
 from cloison.context import ALL, ALL_BUT_INIT, INIT, Context, become_spectator
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
@@ -30,11 +32,12 @@ from cloison.launch import Creation, Launch, User, clean_environment
 from cloison.names import Registry, check
 from cloison.parser import OWN_WORDS, parse_arguments
 from cloison.syscall import BusyError, ExistsError, NoSuchContextError, Vserver, VserverError
+from cloison.tags import valid as valid_tag
 
 Data = dict[str, Any]
 
 
-class Tool(AttributeCommands, DeviceCommands):
+class Tool(AttributeCommands, DeviceCommands, TagCommands):
     """The subcommands. `kernel` and `registry` are replaced in tests."""
 
     def __init__(self, kernel: Vserver, registry: Registry) -> None:
@@ -214,13 +217,17 @@ class Tool(AttributeCommands, DeviceCommands):
 
     def do_exec(self, args: argparse.Namespace) -> int:
         """Run a command in a context."""
-        launch = _launch(args, args.argv)
-        return supervise.run(launch, self.live(args.context), own_terminal=not args.no_pty)
+        return self._inside(args, args.argv)
+
+    def _inside(self, args: argparse.Namespace, argv: Sequence[str]) -> int:
+        """Run a command in a context that is there, with the context's file tag."""
+        context = self.live(args.context)
+        launch = replace(_launch(args, argv), tag=tag_of(context))
+        return supervise.run(launch, context, own_terminal=not args.no_pty)
 
     def do_enter(self, args: argparse.Namespace) -> int:
         """Open a shell in a context."""
-        launch = _launch(args, args.argv or ["/bin/sh", "-l"])
-        return supervise.run(launch, self.live(args.context), own_terminal=not args.no_pty)
+        return self._inside(args, args.argv or ["/bin/sh", "-l"])
 
     def do_kill(self, args: argparse.Namespace) -> int:
         """Signal processes of a context."""
@@ -316,6 +323,7 @@ def _creation(args: argparse.Namespace, *, init: bool) -> Creation:
         args.bound or nothing,
         args.name or "",
         args.umask or nothing,
+        valid_tag(args.tag),
     )
 
 
@@ -339,7 +347,7 @@ def main(argv: Sequence[str] | None = None, *, kernel: Vserver | None = None, re
     try:
         args = parse_arguments(words)
         tool = Tool(kernel or Vserver(), registry or Registry())
-        return int(getattr(tool, f"do_{args.command}")(args))
+        return int(getattr(tool, f"do_{args.command.replace('-', '_')}")(args))
     except CloisonError as error:
         status = Exit.OWN if running and error.status is Exit.FAILED else error.status
         return output.report(CloisonError(error.message, hint=error.hint, status=status))

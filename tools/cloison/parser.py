@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__, attribute_commands, devices
+from cloison import __version__, attribute_commands, cli_tags, devices
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
     BCAP_WORDS,
@@ -182,6 +182,7 @@ COMMANDS: dict[str, Help] = {
         ),
         *(Help(*words) for words in attribute_commands.HELP),
         *(Help(*row) for row in devices.HELP),
+        *(Help(*words) for words in cli_tags.HELP),
     )
 }
 
@@ -253,6 +254,7 @@ def seconds(text: str) -> float:
 def _creation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the new context")
     group.add_argument("--xid", type=int, metavar="N", help="its number, 2 to 65535 (default: a free one)")
+    group.add_argument("--tag", type=int, default=0, metavar="N", help="tag of its files (default 0, all files)")
     group.add_argument("--flags", type=change_of(CONTEXT_WORDS), metavar="LIST", help="flags to start with")
     _caps(group)
 
@@ -341,6 +343,7 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["remove"].add_argument("--grace", type=seconds, default=10.0, metavar="SECONDS", help="before SIGKILL (10)")
     made["flags"].add_argument("change", nargs="?", type=change_of(CONTEXT_WORDS), metavar="CHANGE")
     _caps(made["caps"])
+    cli_tags.fill(made)
     for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
         _json(made[name])
     attribute_commands.arguments(made)
