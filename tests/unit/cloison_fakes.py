@@ -37,6 +37,7 @@ class FakeKernel:
     log: list[str] = field(default_factory=list)
     killed: list[tuple[int, int, int]] = field(default_factory=list)
     on_kill: Callable[[Model, int], None] | None = None
+    configuration: int = 0x10000C01
 
     def vserver(self) -> Vserver:
         return Vserver(self)
@@ -49,7 +50,7 @@ class FakeKernel:
         if known is Command.GET_VERSION:
             return abi.INTERFACE_VERSION
         if known is Command.GET_VCI:
-            return 0x10000C01
+            return self.configuration
         if known is Command.GET_SPACE_MASK:
             assert isinstance(data, abi.SpaceMaskV1)
             data.mask = 0x6C020200

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cloison import lifecycle, output, procfs, supervise
+from cloison import lifecycle, output, procfs, supervise, unify
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.context import ALL, ALL_BUT_INIT, INIT, Context, become_spectator
 from cloison.errors import CloisonError, Exit
@@ -298,6 +298,12 @@ class Tool:
         data = self._caps(context)
         output.show(output.facts([(key, _text(value)) for key, value in data.items()]), data, as_json=args.json)
         return Exit.GOOD
+
+    # --- files
+
+    def do_unify(self, args: argparse.Namespace) -> int:
+        """Make one file of many that are the same."""
+        return unify.run(args, self.kernel)
 
 
 def _kernel_name(context: Context) -> str:

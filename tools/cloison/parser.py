@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__
+from cloison import __version__, unify
 from cloison.errors import CloisonError, Exit
 from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, Change, Spaces, parse
 
@@ -158,6 +158,21 @@ COMMANDS: dict[str, Help] = {
                 ("cloison caps web", "show both"),
                 ("cloison caps web --bound ~sys_admin,~sys_ptrace", "take two away, even from what runs"),
                 ("cloison caps web --caps set_utsname", "let root of the context set its host name"),
+            ),
+        ),
+        Help(
+            "unify",
+            "make one file of many that are the same, in the roots of guests",
+            "Looks for files of equal content, owner, mode, time and extended attributes below all ROOTs, and lets"
+            " their names stand for one file, which is shared: nobody can change it, a guest can remove or replace its"
+            " own names, and when it writes, the kernel gives it a copy under that name. Memory and cache are shared"
+            " too. Each name is replaced in one step; what changes meanwhile, or is open for writing, is left alone.",
+            (
+                ("cloison unify --dry-run /srv/web /srv/mail", "say what could be one, and what that saves"),
+                ("cloison unify --reference /srv/template /srv/web /srv/mail", "take files of a template"),
+                ("cloison unify --exclude /opt/data --exclude '*.db' /srv/web /srv/mail", "leave places and names out"),
+                ("cloison unify --check /srv/web /srv/mail", "what is shared, and what a crash left behind"),
+                ("cloison unify --undo /srv/web", "give web files of its own again"),
             ),
         ),
         Help(
@@ -323,7 +338,8 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["remove"].add_argument("--grace", type=seconds, default=10.0, metavar="SECONDS", help="before SIGKILL (10)")
     made["flags"].add_argument("change", nargs="?", type=change_of(CONTEXT_WORDS), metavar="CHANGE")
     _caps(made["caps"])
-    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
+    unify.add_arguments(made["unify"])
+    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info", "unify"):
         _json(made[name])
 
 
