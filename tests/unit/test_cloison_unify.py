@@ -278,6 +278,20 @@ def test_check_finds_and_removes_what_a_crash_left(tmp_path: Path, marks: Marks)
     assert (tmp_path / "a/usr/y").exists()
 
 
+def test_check_looks_into_the_work_directory_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / inode.WORK_DIRECTORY
+    left = put(work / "4711", b"x")
+    work.chmod(0o700)
+    monkeypatch.setattr(unify_apply, "_work_directory", lambda _path: str(work))
+    monkeypatch.setattr(unify_apply, "_is_ours", lambda _descriptor: True)
+    put(tmp_path / "a/y", b"y")
+    with opened(tmp_path / "a") as trees:
+        assert unify_apply.check(trees, Rules(()), repair=True).leftovers == [str(left)]
+    assert not left.exists()
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr(unify, "LOCK", tmp_path / "lock")

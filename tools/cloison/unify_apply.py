@@ -15,6 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cloison import inode
 from cloison.unify_plan import TEMPORARY, Class, Name, Node, Rules, Tell, Trees, same_state, walk
@@ -182,21 +183,38 @@ def check(trees: Trees, rules: Rules, *, repair: bool) -> Status:
                 if repair:
                     inode.unshare(descriptor)
     for tree, root in enumerate(trees.descriptors):
-        _leftovers(trees.paths[tree], root, repair, made)
+        for where, _directories, files, descriptor in os.fwalk(".", dir_fd=root, follow_symlinks=False):
+            path = f"{trees.paths[tree].rstrip('/')}/{where}".replace("/./", "/").removesuffix("/.")
+            _leftovers(path, descriptor, [name for name in files if name.startswith(TEMPORARY)], made, repair)
+    for path in sorted({_work_directory(path) for path in trees.paths}):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(path) as descriptor:
+            if _is_ours(descriptor):
+                _leftovers(path, descriptor, [entry.name for entry in os.scandir(descriptor)], made, repair)
     return made
 
 
-def _leftovers(path: str, root: int, repair: bool, made: Status) -> None:
-    for where, directories, files, descriptor in os.fwalk(".", dir_fd=root, follow_symlinks=False):
-        working = where.endswith("/" + inode.WORK_DIRECTORY) and _is_ours(descriptor)
-        if working:
-            directories.clear()
-        for base in files:
-            if not working and not base.startswith(TEMPORARY):
-                continue
-            made.leftovers.append(f"{path.rstrip('/')}/{where.removeprefix('./')}/{base}".replace("/./", "/"))
-            if repair:
-                os.unlink(base, dir_fd=descriptor)
+def _leftovers(path: str, directory: int, names: list[str], made: Status, repair: bool) -> None:
+    for name in sorted(names):
+        made.leftovers.append(f"{path}/{name}")
+        if repair:
+            os.unlink(name, dir_fd=directory)
+
+
+def _work_directory(path: str) -> str:
+    """Return where the kernel has its work directory on the file system of a tree, as far as it is mounted here."""
+    top = Path(path).resolve()
+    while top.parent != top and top.parent.stat().st_dev == top.stat().st_dev:
+        top = top.parent
+    return str(top / inode.WORK_DIRECTORY)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _is_ours(descriptor: int) -> bool:
