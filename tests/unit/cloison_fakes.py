@@ -39,6 +39,7 @@ class FakeKernel:
     killed: list[tuple[int, int, int]] = field(default_factory=list)
     mapped: list[tuple[int, bytes | None, bytes | None, int]] = field(default_factory=list)
     on_kill: Callable[[Model, int], None] | None = None
+    configuration: int = 0x10000C01
 
     def vserver(self) -> Vserver:
         return Vserver(self)
@@ -51,7 +52,7 @@ class FakeKernel:
         if known is Command.GET_VERSION:
             return abi.INTERFACE_VERSION
         if known is Command.GET_VCI:
-            return 0x10000C01
+            return self.configuration
         if known is Command.GET_SPACE_MASK:
             assert isinstance(data, abi.SpaceMaskV1)
             data.mask = 0x6C020200

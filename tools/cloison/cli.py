@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cloison import lifecycle, output, procfs, rights, supervise
+from cloison import lifecycle, output, procfs, rights, supervise, unify
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.attribute_commands import AttributeCommands
 from cloison.cli_devices import DeviceCommands
@@ -285,6 +285,12 @@ class Tool(AttributeCommands, DeviceCommands, TagCommands):
         data = rights.described(context)
         output.show(output.facts([(key, rights.text(value)) for key, value in data.items()]), data, as_json=args.json)
         return Exit.GOOD
+
+    # --- files
+
+    def do_unify(self, args: argparse.Namespace) -> int:
+        """Make one file of many that are the same."""
+        return unify.run(args, self.kernel)
 
 
 def _kernel_name(context: Context) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__, attribute_commands, cli_tags, devices
+from cloison import __version__, attribute_commands, cli_tags, devices, unify
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
     BCAP_WORDS,
@@ -183,6 +183,7 @@ COMMANDS: dict[str, Help] = {
         *(Help(*words) for words in attribute_commands.HELP),
         *(Help(*row) for row in devices.HELP),
         *(Help(*words) for words in cli_tags.HELP),
+        *(Help(*words) for words in unify.HELP),
     )
 }
 
@@ -344,9 +345,10 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["flags"].add_argument("change", nargs="?", type=change_of(CONTEXT_WORDS), metavar="CHANGE")
     _caps(made["caps"])
     cli_tags.fill(made)
-    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
+    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info", "unify"):
         _json(made[name])
     attribute_commands.arguments(made)
+    unify.add_arguments(made["unify"])
     devices.add_arguments(made, change_of)
 
 
