@@ -74,7 +74,7 @@ class Volume:
 
 
 @contextmanager
-def _loop(image: Path) -> Iterator[str]:
+def loop_device(image: Path) -> Iterator[str]:
     """Attach an image to a loop device."""
     done = subprocess.run(["losetup", "-f", "--show", str(image)], stdout=subprocess.PIPE, check=False)
     if done.returncode:
@@ -98,7 +98,7 @@ def _device(folder: Path, kind: str, features: str, extended: str) -> Iterator[s
     words = ["-O", features] if features else []
     words += ["-E", extended] if extended else []
     run("mke2fs", "-q", "-F", "-t", kind, "-b", "4096", "-m", "0", *words, str(image))
-    with _loop(image) as device:
+    with loop_device(image) as device:
         yield device
     # Whatever the check has seen: a file system that needs repair is a failure of its own.
     run("e2fsck", "-f", "-n", str(image))

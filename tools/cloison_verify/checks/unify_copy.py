@@ -82,7 +82,7 @@ def _plain_copy(path: Path) -> None:
     fresh.rename(path)
 
 
-for _kind in ("ext4", "tmpfs"):
+for _kind in ("ext4", "tmpfs", "xfs"):
 
     def _keeps(scene: Scene, kind: str = _kind) -> Seen:
         with folder(kind) as where:
@@ -110,6 +110,33 @@ for _kind in ("ext4", "tmpfs"):
         ),
         vectors=["F44"],
     )(_keeps)
+
+
+# Extents.
+
+
+def _space(scene: Scene, kind: str) -> Seen:
+    """Break the link of a file of 32 MiB, and say whether that took room."""
+    with folder(kind) as where:
+        both = pair(where, os.urandom(MEBIBYTE) * 32)
+        os.sync()
+        before = os.statvfs(where)
+        seen = scene.attack(lambda: attempt(open_to_write, both.own), inside=True)
+        os.sync()
+        after = os.statvfs(where)
+        taken = (before.f_bfree - after.f_bfree) * after.f_bsize
+        count = "one file" if both.one else "two files"
+        return combined(seen, count, "room for the copy" if taken > 16 * MEBIBYTE else "no room")
+
+
+check(
+    "unify.extents",
+    title="the copy shares the extents of the original where the file system can do that",
+    attack="open(O_WRONLY) of a shared file of 32 MiB on XFS, statvfs() before and after",
+    expected="ok, two files, no room",
+    control=instead(lambda scene: _space(scene, "ext4"), "ok, two files, room for the copy", "on ext4, which cannot"),
+    vectors=["F44"],
+)(lambda scene: _space(scene, "xfs"))
 
 
 # The last name.
