@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloison import inode
 from cloison_verify.scene import SceneError
-from cloison_verify.volumes import loop_device, run
+from cloison_verify.volumes import new_device
 
 CONTENT = b"what everybody shares\n" * 300
 ACL = struct.pack("<I", 2) + b"".join(
@@ -47,33 +47,14 @@ def mount(source: str, target: Path, kind: str, flags: int = 0, options: str = "
         raise SceneError(f"mount {kind} on {target}: {os.strerror(ctypes.get_errno())}")
 
 
-XFS_ROOM = 320 * MEBIBYTE
-"""What mkfs.xfs wants at least; the image has holes where nothing is written."""
-
-
-@contextmanager
-def _source(kind: str) -> Iterator[str]:
-    """Return what to mount: a device with a new XFS, which shares extents and is checked at the end, or nothing."""
-    if kind != "xfs":
-        yield "none"
-        return
-    image = Path(f"/var/lib/xfs-{os.getpid()}")
-    try:
-        with image.open("wb") as stream:
-            stream.truncate(XFS_ROOM)
-        run("mkfs.xfs", "-q", "-m", "reflink=1", str(image))
-        with loop_device(image) as device:
-            yield device
-        run("xfs_repair", "-n", str(image))
-    finally:
-        image.unlink(missing_ok=True)
-
-
 @contextmanager
 def folder(kind: str = "ext4", options: str = "") -> Iterator[Path]:
     """Make a folder on a file system: the machine's own ext4, a new XFS, or a new tmpfs with these options."""
-    made = Path(tempfile.mkdtemp(prefix="unify-", dir="/var/lib"))
-    with _source(kind) as source:
+    top = Path(tempfile.mkdtemp(prefix="unify-", dir="/var/lib"))
+    made = top / "on"
+    made.mkdir()
+    top.chmod(0o755)
+    with new_device(top, "tmpfs" if kind == "ext4" else kind) as source:
         try:
             if kind != "ext4":
                 mount(source, made, kind, 0, options)
@@ -82,7 +63,7 @@ def folder(kind: str = "ext4", options: str = "") -> Iterator[Path]:
             _open_up(made)
             if kind != "ext4" and _libc.umount2(os.fsencode(made), 0 if kind == "xfs" else 2):
                 raise SceneError(f"umount {made}: {os.strerror(ctypes.get_errno())}")
-            shutil.rmtree(made)
+    shutil.rmtree(top)
 
 
 def _open_up(folder: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from cloison_verify.mounting import own_mounts
 from cloison_verify.scene import Placement, Scene, SceneError, Seen, attempt
 
 OURS, THEIRS = 301, 302
@@ -21,6 +22,8 @@ OURS, THEIRS = 301, 302
 MEGABYTE = 1 << 20
 ROOM = 32 * MEGABYTE
 """Size of a volume."""
+XFS_ROOM = 320 << 20
+"""What mkfs.xfs wants at least; the image has holes where nothing is written."""
 FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
 PROJINHERIT = 0x200
 PRJQUOTA = 2
@@ -87,14 +90,20 @@ def loop_device(image: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _device(folder: Path, kind: str, features: str, extended: str) -> Iterator[str]:
-    """Return a device with a new file system, which is checked at the end."""
+def new_device(folder: Path, kind: str, features: str = "", extended: str = "") -> Iterator[str]:
+    """Return a device with a new file system, which is checked at the end; "none" for one that lives in memory."""
     if kind in ("tmpfs", "ramfs"):
         yield "none"
         return
     image = folder / "image"
     with image.open("wb") as file:
-        file.truncate(ROOM)
+        file.truncate(XFS_ROOM if kind == "xfs" else ROOM)
+    if kind == "xfs":
+        run("mkfs.xfs", "-q", "-m", "reflink=1", str(image))
+        with loop_device(image) as device:
+            yield device
+        run("xfs_repair", "-n", str(image))
+        return
     words = ["-O", features] if features else []
     words += ["-E", extended] if extended else []
     run("mke2fs", "-q", "-F", "-t", kind, "-b", "4096", "-m", "0", *words, str(image))
@@ -106,12 +115,19 @@ def _device(folder: Path, kind: str, features: str, extended: str) -> Iterator[s
 
 @contextmanager
 def volume(
-    kind: str = "ext4", options: str = "tag", features: str = "project", extended: str = "", *, mounted: bool = True
+    kind: str = "ext4",
+    options: str = "tag",
+    features: str = "project",
+    extended: str = "",
+    *,
+    mounted: bool = True,
+    where: str = "/run",
 ) -> Iterator[Volume]:
     """Make and mount a file system; at the end it is unmounted and e2fsck finds nothing wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="volume-", dir="/run"))
+    folder = Path(tempfile.mkdtemp(prefix="volume-", dir=where))
+    folder.chmod(0o711)
     try:
-        with _device(folder, kind, features, extended) as device:
+        with new_device(folder, kind, features, extended) as device:
             made = Volume(str(folder / "on"), device, kind)
             Path(made.folder).mkdir()
             if mounted:
@@ -137,15 +153,20 @@ def take_tag(tag: int) -> None:
     Vserver().take_tag(tag)
 
 
-def with_tag(scene: Scene, tag: int, operation: Callable[[], object], *, inside: bool = True) -> Seen:
+def with_tag(
+    scene: Scene, tag: int, operation: Callable[[], object], *, inside: bool = True, private: bool = False
+) -> Seen:
     """Do the operation in a process with a tag, in the attacker's context or on the host.
 
-    The process ends before this returns, and so holds nothing of a volume.
+    With `private` it has a mount namespace that shares nothing. The process ends before this returns, and so holds
+    nothing of a volume.
     """
     xid = scene.xid if inside else 0
 
     def body() -> Seen:
         take_tag(tag)
+        if private:
+            own_mounts()
         if inside:
             scene.contexts.enter(xid)
         return _in_child(operation)

@@ -71,6 +71,48 @@ check(
     vectors=["F16"],
 )(_loop)
 
+
+def _bind(scene: Scene, *, inside: bool) -> Seen:
+    """Set up a loop device that somebody had opened while it was free."""
+    _map(grant(scene, NOTHING), f"b:7:{LOOP}")
+    own_mounts()
+    path = node("b", 7, LOOP)
+
+    def wait(link: Link) -> None:
+        device = os.open(path, os.O_RDWR)
+        link.send("open")
+        link.receive()
+        os.close(device)
+        link.send("closed")
+
+    def set_up() -> None:
+        backing = os.open(f"{PLACE}/file", os.O_RDWR | os.O_CREAT)
+        os.truncate(backing, 1 << 20)
+        device = os.open(path, os.O_RDWR)
+        try:
+            fcntl.ioctl(device, LOOP_SET_FD, backing)
+            fcntl.ioctl(device, LOOP_CLR_FD)
+        finally:
+            os.close(device)
+            os.close(backing)
+
+    waiting = scene.insider(wait) if inside else scene.outsider(wait)
+    waiting.link.receive()
+    seen = attempt(set_up)
+    waiting.link.send("end")
+    waiting.link.receive()
+    return Seen(f"{seen.text}, then {attempt(set_up).text}", seen.errno)
+
+
+check(
+    "device.loop-waiting",
+    title="nobody gets a loop device that a context had opened before",
+    attack="LOOP_SET_FD by the host while a process of a context has the device open, and when it has closed it",
+    expected="EBUSY, then ok",
+    control=instead(lambda scene: _bind(scene, inside=False), "ok, then ok", "a process of the host has it open"),
+    vectors=["F16"],
+)(lambda scene: _bind(scene, inside=True))
+
 # The device mapper
 
 _DM_SIZE = 312

@@ -262,7 +262,7 @@ check(
     "dlimit.unsupported",
     title="a file system that does not count is refused",
     attack="add_dlimit on ramfs",
-    expected="EOPNOTSUPP",
+    expected="ENOTSUP",
     control=instead(_unsupported("tmpfs"), "ok", "tmpfs"),
 )(_unsupported("ramfs"))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import random
@@ -213,3 +214,58 @@ check(
     control=instead(_differs, "different", "the figure is changed before it is compared"),
     seconds=2 * SECONDS,
 )(lambda scene: _exact(scene, keep=True))
+
+# What is accepted has to be written, and may need blocks for lists of extents by then.
+
+KEEP_SIZE = 1
+LATE = b"accepted" * 512
+
+
+def _fill(path: str) -> None:
+    """Use all that the limit leaves, to the last block."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    offset = 0
+    for piece in (PIECE, 4096):
+        try:
+            while True:
+                os.posix_fallocate(descriptor, offset, piece)
+                offset += piece
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def _write_late(path: str, *, full: bool) -> None:
+    """Write into the middle of what is allocated, twice: the second needs a list outside of the inode."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    if _libc.fallocate(descriptor, KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(LIMIT // 2)):
+        raise SceneError(f"fallocate: {os.strerror(ctypes.get_errno())}")
+    os.pwrite(descriptor, LATE, LIMIT // 8)
+    os.fsync(descriptor)
+    if full:
+        _fill(f"{path}-rest")
+    os.pwrite(descriptor, LATE, LIMIT * 3 // 8)
+    os.fsync(descriptor)
+
+
+def _late(scene: Scene, *, full: bool) -> Seen:
+    with volume() as place:
+        path = place.path("file")
+        limits = limit(place)
+        seen = with_tag(scene, OURS, partial(_write_late, path, full=full))
+        beyond = "beyond" if limits.get(OURS).space_used > LIMIT else "within"
+        place.again("tag")
+        with open(path, "rb") as file:
+            file.seek(LIMIT * 3 // 8)
+            kept = "kept" if file.read(len(LATE)) == LATE else "lost"
+    return Seen(f"{seen.text}, {kept}, {beyond}", seen.errno)
+
+
+check(
+    "dlimit.late",
+    title="what was accepted is written, though its list of extents goes beyond the limit",
+    attack="fallocate(KEEP_SIZE), write until ENOSPC, pwrite into the first file, fsync; mount again and compare",
+    expected="ok, kept, beyond",
+    control=instead(partial(_late, full=False), "ok, kept, within", "the limit has room left"),
+    seconds=2 * SECONDS,
+)(partial(_late, full=True))

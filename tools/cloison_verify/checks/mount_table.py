@@ -287,3 +287,27 @@ check(
     control=same_context("listed"),
     vectors=["L17"],
 )(_locks)
+
+
+def _ask_for_lock() -> str:
+    """Ask for the lock of another open file description, each way; return whom the answer names."""
+    path = f"/run/cloison/asked-{os.getpid()}"
+    holder, asker = (os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for _ in range(2))
+    Path(path).unlink()
+    wish = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    told = [struct.unpack("hhqqi4x", fcntl.fcntl(asker, way, wish)) for way in (fcntl.F_GETLK, F_OFD_GETLK)]
+    fcntl.fcntl(holder, F_OFD_SETLK, wish)
+    told += [struct.unpack("hhqqi4x", fcntl.fcntl(asker, way, wish)) for way in (fcntl.F_GETLK, F_OFD_GETLK)]
+    return " ".join("free" if kind == fcntl.F_UNLCK else str(pid) for kind, _whence, _start, _length, pid in told)
+
+
+check(
+    "mounts.lock-query",
+    title="the answer about a lock of an open file names nobody, and harms nobody",
+    attack="F_GETLK and F_OFD_GETLK, before and after F_OFD_SETLK, in a context",
+    expected="free free -1 -1",
+    control=instead(
+        lambda scene: scene.attack(lambda: attempt(_ask_for_lock), inside=False), "free free -1 -1", "host"
+    ),
+    vectors=["L17"],
+)(lambda scene: scene.attack(lambda: attempt(_ask_for_lock), inside=True))

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from cloison.flags import BCAP_WORDS, Change, ContextCaps
 from cloison_verify.acts import combined
 from cloison_verify.catalogue import Probe, check, instead
 from cloison_verify.checks.mounts import Act, granted
@@ -28,9 +30,11 @@ from cloison_verify.mounting import (
     fsopen,
     fspick,
     grant,
+    guest,
     mount,
     mount_setattr,
     move_mount,
+    node,
     open_tree,
     own_mounts,
     setns,
@@ -152,6 +156,23 @@ check(
 )(lambda scene: _pass(scene, lambda: open_tree("/")))
 
 
+def _inside_tree() -> int:
+    """Open a directory in a detached tree; the tree lives as long as its own descriptor."""
+    return os.open("proc", os.O_PATH | os.O_DIRECTORY, dir_fd=open_tree("/"))
+
+
+check(
+    "mounts.received-folder",
+    title="nor does a directory in a detached tree of the host",
+    attack="SCM_RIGHTS with a descriptor of a directory below open_tree(/, CLONE)",
+    expected="refused",
+    control=instead(
+        lambda scene: _pass(scene, lambda: os.open("/proc", os.O_PATH)), "received", "a plain descriptor of a directory"
+    ),
+    vectors=["F23"],
+)(lambda scene: _pass(scene, _inside_tree))
+
+
 def _spread(*, shared: bool) -> Probe:
     """Let a guest mount below, and unmount, what the host shares with its mount namespace, or does not."""
 
@@ -195,6 +216,107 @@ check(
     control=instead(_spread(shared=False), "mount ok, unmount ok, 2 on the host", "the same below a private mount"),
     vectors=["F25"],
 )(_spread(shared=True))
+
+
+MNT_FORCE, MNT_DETACH = 1, 2
+
+
+def _along(*, shared: bool) -> Probe:
+    """Let a guest detach a mount of its own, with another on it that the host shares, or does not."""
+
+    def probe(scene: Scene) -> Seen:
+        context = grant(scene, BINARY)
+        Path(PLACE).mkdir(exist_ok=True)
+
+        def body() -> Seen:
+            unshare(CLONE_NEWNS)
+            if not shared:
+                mount("none", "/", None, MS_REC | MS_PRIVATE)
+            context.enter()
+            return attempt(
+                lambda: each(
+                    private=lambda: mount("none", PLACE, None, MS_PRIVATE),
+                    unmount=lambda: unmount(f"{PLACE}/b", MNT_DETACH),
+                )
+            )
+
+        mount("place", PLACE, "tmpfs")
+        try:
+            mount("none", PLACE, None, MS_SHARED)
+            for name in ("b", "b/c"):
+                Path(PLACE, name).mkdir()
+                mount("x", f"{PLACE}/{name}", "tmpfs")
+            seen = scene.attack(body, inside=False)
+            with open("/proc/self/mounts", encoding="utf-8") as stream:
+                left = sum(f" {PLACE}" in line for line in stream)
+            return combined(seen, f"{left} on the host")
+        finally:
+            unmount(PLACE, MNT_DETACH)
+
+    return probe
+
+
+check(
+    "mounts.spread-along",
+    title="what is unmounted together with a mount of the context does not disappear on the host",
+    attack="make the parent private, umount2(MNT_DETACH) of a mount with a shared one on it, with every grant",
+    expected="private ok, unmount EINVAL, 3 on the host",
+    control=instead(_along(shared=False), "private ok, unmount ok, 3 on the host", "the same with private mounts"),
+    vectors=["F25"],
+)(_along(shared=True))
+
+
+def _forced(caps: ContextCaps) -> Probe:
+    """Return a probe that unmounts by force a FUSE file system, and looks whether its server is cut off."""
+
+    def probe(scene: Scene) -> Seen:
+        servers: list[int] = []
+
+        def serve() -> None:
+            servers.append(os.open(node("c", 10, 229), os.O_RDWR))
+            data = f"fd={servers[0]},rootmode=40000,user_id=0,group_id=0"
+            mount("x", folder("b"), "fuse", 0, data)
+
+        def force() -> str:
+            seen = attempt(unmount, f"{PLACE}/b", MNT_FORCE)
+            poll = select.poll()
+            poll.register(servers[0], select.POLLIN)
+            cut = any(event & select.POLLERR for _descriptor, event in poll.poll(0))
+            return f"{seen.text}, {'cut off' if cut else 'connected'}"
+
+        return guest(scene, force, caps, before=serve)
+
+    return probe
+
+
+check(
+    "mounts.force",
+    title="a context ends no file system that others may use",
+    attack="umount2(MNT_FORCE) of a FUSE file system that the host serves, with SECURE_MOUNT",
+    expected="EPERM, connected",
+    control=instead(_forced(MOUNT | ContextCaps.SECURE_REMOUNT), "ok, cut off", "a context with SECURE_REMOUNT"),
+    vectors=["F20"],
+)(_forced(MOUNT))
+
+
+def _propagation(caps: ContextCaps, lacking: str) -> Probe:
+    def probe(scene: Scene) -> Seen:
+        context = grant(scene, caps)
+        if lacking:
+            context.set_bound(Change(0, BCAP_WORDS[lacking]))
+        return guest(scene, lambda: mount("none", "/", None, MS_REC | MS_PRIVATE), caps)
+
+    return probe
+
+
+check(
+    "mounts.propagation",
+    title="how mounts spread is changed with the grant to mount, which needs no CAP_SYS_ADMIN in the bounds",
+    attack="mount(MS_REC | MS_PRIVATE) with every capability",
+    expected="EPERM",
+    control=instead(_propagation(MOUNT, "sys_admin"), "ok", "SECURE_MOUNT, and bounds without CAP_SYS_ADMIN"),
+    vectors=["F25"],
+)(_propagation(NOTHING, ""))
 
 
 def _joining(*, root: bool, host: bool) -> Probe:

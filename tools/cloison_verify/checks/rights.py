@@ -18,6 +18,7 @@ from cloison.syscall import Vserver
 from cloison.system import System
 from cloison_verify.acts import answering, ask, call, expect_ready
 from cloison_verify.catalogue import check, instead
+from cloison_verify.mounting import unshare
 from cloison_verify.scene import Scene, Seen, attempt
 
 NOTHING = ContextCaps(0)
@@ -221,7 +222,7 @@ for _name, _what, _operation, _grant, _capability, _rows in (
 def _unshare(*steps: int) -> Callable[[], None]:
     def operation() -> None:
         for flags in steps:
-            System().unshare(flags)
+            unshare(flags)
 
     return operation
 

@@ -99,7 +99,6 @@ ruled(
         lambda path: Path(path).chmod(0o4755),
         lambda path: os.chown(path, 1, 1),
         lambda path: os.utime(path, (1, 1)),
-        lambda path: os.setxattr(path, "trusted.mine", b"1"),
         lambda path: os.setxattr(path, "user.mine", b"1"),
         lambda path: Path(_path_descriptor(path)).chmod(0o600),
         lambda path: os.truncate(_path_descriptor(path), 0),
@@ -124,8 +123,8 @@ ruled(
 ruled(
     "change",
     "attributes of a file of another context are not changed by its path",
-    "chmod, setxattr(trusted.…)",
-    (lambda path: Path(path).chmod(0o4755), lambda path: os.setxattr(path, "trusted.mine", b"1")),
+    "chmod, setxattr(user.…)",
+    (lambda path: Path(path).chmod(0o4755), lambda path: os.setxattr(path, "user.mine", b"1")),
     ["F38"],
     kinds=("ext4",),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from cloison import inode
 from cloison_verify.acts import combined
 from cloison_verify.catalogue import check, instead
+from cloison_verify.checks.dlimit import LIMIT, limit
 from cloison_verify.scene import Scene, SceneError, Seen, attempt
 from cloison_verify.shared_files import (
     ACL,
@@ -22,6 +23,7 @@ from cloison_verify.shared_files import (
     pair,
     write_with,
 )
+from cloison_verify.volumes import OURS, prepare, volume, with_tag
 
 
 def _rich(where: Path) -> Path:
@@ -173,3 +175,40 @@ def _last(scene: Scene, *, held: bool) -> Seen:
         os.close(descriptor)
         same = "same file" if both.own.stat().st_ino == number else "new file"
         return combined(seen, same, "still shared" if marked else "ordinary")
+
+
+def _charged(scene: Scene, *, marked: bool) -> Seen:
+    """Append to the only name of a file of tag 0, more than the disk limit of the writer allows."""
+    with volume() as place:
+        path = Path(place.path("file"))
+
+        def make() -> None:
+            path.write_bytes(CONTENT)
+            if marked:
+                mark(path)
+
+        def append() -> None:
+            with path.open("ab", buffering=0) as stream:
+                for _ in range(2 * LIMIT // 65536):
+                    stream.write(b"x" * 65536)
+
+        prepare(scene, make, tag=0)
+        limits = limit(place)
+        seen = with_tag(scene, OURS, append)
+        return combined(seen, "charged" if limits.get(OURS).space_used else "not charged")
+
+
+@check(
+    "unify.last-name-tag",
+    title="who writes by the last name of everybody's file is charged for it",
+    attack="open(O_APPEND) of a shared file of tag 0 with one name, write twice the limit, in a context with a tag",
+    expected="ENOSPC, charged",
+    control=instead(
+        lambda scene: _charged(scene, marked=False), "ok, not charged", "an ordinary file of tag 0, which is the host's"
+    ),
+    vectors=["F44"],
+    seconds=60,
+)
+def last_name_tag(scene: Scene) -> Seen:
+    """Write by the last name, with a tag."""
+    return _charged(scene, marked=True)
