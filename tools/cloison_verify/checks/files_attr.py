@@ -218,14 +218,14 @@ def _round(_scene: Scene) -> Seen:
         opened = os.open(file, os.O_RDONLY)
         attributes.change(kernel, file, Change(int(UNIFIED), int(UNIFIED)))
         by_path = "+".join(attributes.get_open(kernel, opened).words())
-        written = attempt(lambda: file.write_text("x", encoding="ascii")).text
+        changed = attempt(os.fchmod, opened, 0o600).text
         attributes.change_open(kernel, opened, Change(0, int(FileAttributes.IMMUTABLE)))
         by_descriptor = "+".join(attributes.get(kernel, file).words())
         attributes.change_open(kernel, opened, Change(int(BARRIER), int(BARRIER | FileAttributes.IXUNLINK)))
         rest = "+".join(attributes.get(kernel, file).words()) or "none"
         names = [name for name in os.listxattr(file) if name == NAME]
         os.close(opened)
-    return Seen(f"{by_path}, {written}, {by_descriptor}, {rest}, {len(names)}")
+    return Seen(f"{by_path}, {changed}, {by_descriptor}, {rest}, {len(names)}")
 
 
 def _absent(_scene: Scene) -> Seen:
