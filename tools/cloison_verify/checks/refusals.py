@@ -176,6 +176,7 @@ for _name, _kind, _operation, _rows in (
     ("sysfs-write", "sysfs", _kernel_file("sysfs", "kernel/mm/ksm/run", os.O_WRONLY), ["F55"]),
     ("debugfs", "debugfs", _kernel_file("debugfs", ".", os.O_RDONLY | os.O_DIRECTORY), ["F56"]),
     ("securityfs", "securityfs", _kernel_file("securityfs", ".", os.O_RDONLY | os.O_DIRECTORY), ["F56"]),
+    ("fuse-control", "fusectl", _kernel_file("fusectl", ".", os.O_RDONLY | os.O_DIRECTORY), ["F56"]),
     ("interpreters", "binfmt_misc", _kernel_file("binfmt_misc", "register", os.O_WRONLY), ["F53"]),
 ):
     check(

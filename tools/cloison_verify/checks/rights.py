@@ -260,6 +260,18 @@ check(
     vectors=["K13"],
 )(inside(_unshare(CLONE_NEWUSER, CLONE_NEWNS), lacking="sys_admin", umask=Spaces.USER))
 check(
+    "rights.namespaces-at-once",
+    title="the umask holds for namespaces that come with a user namespace of their own",
+    attack="unshare(NEWUSER | NEWNS), of which the umask has the first only, without sys_admin in the bound",
+    expected="EPERM",
+    control=instead(
+        inside(_unshare(CLONE_NEWUSER | CLONE_NEWNS), lacking="sys_admin", umask=Spaces.USER | Spaces.MOUNT),
+        "ok",
+        "with a umask that has both",
+    ),
+    vectors=["K13"],
+)(inside(_unshare(CLONE_NEWUSER | CLONE_NEWNS), lacking="sys_admin", umask=Spaces.USER))
+check(
     "rights.umask-user",
     title="the umask serves root of the context only",
     attack="unshare(NEWUTS), which the umask has, as an ordinary user",
