@@ -14,7 +14,7 @@ from cloison.syscall import Vserver
 from cloison.system import System
 from cloison_verify.acts import call
 from cloison_verify.catalogue import Probe, check, instead
-from cloison_verify.mounting import AT_EMPTY_PATH, fsconfig_create, fsmount, fsopen
+from cloison_verify.mounting import AT_EMPTY_PATH, fsconfig_create, fsmount, fsopen, unshare
 from cloison_verify.places import CLONE_NEWNS, folder, mount, same, unmount
 from cloison_verify.scene import Scene, SceneError, Seen, attempt
 
@@ -189,11 +189,12 @@ check(
 
 
 def _own_tree(scene: Scene, *, inside: bool) -> Seen:
-    """Walk in a file system that the process has made and not mounted yet."""
+    """Walk in a file system that the process has made and not mounted yet, in a mount namespace of its own."""
     caps = int(ContextCaps.SECURE_MOUNT | ContextCaps.BINARY_MOUNT)
     Context(scene.xid, Vserver()).set_caps(Change(caps, caps))
 
     def body() -> Seen:
+        unshare(CLONE_NEWNS)
         made = fsopen("tmpfs")
         fsconfig_create(made)
         tree = fsmount(made)
