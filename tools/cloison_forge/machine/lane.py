@@ -56,7 +56,6 @@ class MachineSpec:
     likes better. Neither is ever written to. `processors` are threads of one core (UML has one).
     `firmware` (``bios`` or ``uefi``) boots from the disk instead of handing over a kernel, and then
     `kernel` may be None. `append` is added to the kernel's command line.
-    `parallel` lets the processors of an emulated machine run at once, at the emulator's risk.
     """
 
     kernel: KernelLike | None
@@ -69,7 +68,6 @@ class MachineSpec:
     firmware: str = ""
     append: str = ""
     accelerator: str = ""
-    parallel: bool = False
 
 
 @dataclass(frozen=True)

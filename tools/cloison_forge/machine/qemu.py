@@ -47,9 +47,7 @@ class Qemu:
         program = require(kvm.PROGRAM, package="qemu-system-x86", why="for lane qemu")
         path, root = _root_disk(spec)
         accelerator = (
-            ["-accel", "kvm", "-cpu", "host"]
-            if spec.accelerator == "kvm"
-            else ["-accel", _emulator(spec), "-cpu", "max"]
+            ["-accel", "kvm", "-cpu", "host"] if spec.accelerator == "kvm" else ["-accel", "tcg", "-cpu", "max"]
         )
         words = [
             *(program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
@@ -88,15 +86,6 @@ class Qemu:
         except OSError:
             return None
         return Outcome.KVM_BROKEN if kvm.broken_lines(messages) or not spoke else None
-
-
-def _emulator(spec: MachineSpec) -> str:
-    """Return the accelerator option of an emulated machine.
-
-    One thread for all its processors: with one each, QEMU before 8.1 now and then executes an old int3 after the
-    kernel has patched itself, and the kernel dies of it (ClangBuiltLinux/boot-utils#111).
-    """
-    return "tcg,thread=multi" if spec.parallel else "tcg,thread=single"
 
 
 def _processors(number: int) -> str:
