@@ -33,6 +33,7 @@ HELP = {
     "locked": "refuse anything but the pinned versions",
     "json": "write the answer as JSON to this path, - for standard output",
     "lane": "how the machine runs: uml or qemu",
+    "image": "which of images/*.toml: host, or servers",
 }
 
 
@@ -194,12 +195,12 @@ def image(_: Context, line: str = "6.12", offline: bool = False, locked: bool = 
     ui.note("image", str(pipeline.image(Request(line=line, offline=offline, locked=locked)).path))
 
 
-@command()
-def relock(_: Context) -> None:
-    """Pin the newest packages of the host image in images/host.lock."""
+@command("image")
+def relock(_: Context, image: str = "host") -> None:
+    """Pin the newest packages of an image in images/IMAGE.lock."""
     from cloison_forge.image import api
 
-    for change in api.relock() or ["images/host.lock is up to date"]:
+    for change in api.relock(image) or [f"images/{image}.lock is up to date"]:
         ui.note("image", change)
 
 
@@ -337,14 +338,16 @@ def stress(
     return room.stress(Request(line=line, profile=profile, offline=offline), lane=lane, minutes=minutes)
 
 
-@command("line", "lane", "offline", share="host folder to see at /mnt/share")
-def shell(_: Context, line: str = "6.12", lane: str = "uml", share: str = "", offline: bool = False) -> int:
+@command("line", "lane", "offline", "image", share="host folder to see at /mnt/share")
+def shell(
+    _: Context, line: str = "6.12", lane: str = "uml", share: str = "", offline: bool = False, image: str = "host"
+) -> int:
     """Run a command as root in a machine (after --), or open a terminal."""
     from cloison_forge.machine import api
 
     words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     options = api.ShellOptions(
-        request=Request(line=line, offline=offline), lane=lane, share=share, command=tuple(words)
+        request=Request(line=line, offline=offline), lane=lane, share=share, command=tuple(words), image=image
     )
     return api.shell(options)
 

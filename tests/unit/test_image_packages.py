@@ -123,7 +123,7 @@ def test_a_misspelt_package_is_one_line(place: Place) -> None:
     place.recipe = replace(place.recipe, packages=("tool", "libary"))
     with pytest.raises(UsageError, match="Debian bookworm has no package 'libary'") as caught:
         place.ensure(pinned)
-    assert "images/host.toml" in caught.value.hint
+    assert "images/*.toml" in caught.value.hint
 
 
 def test_a_package_that_the_pins_do_not_hold_is_added_or_refused(place: Place) -> None:

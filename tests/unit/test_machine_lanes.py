@@ -178,12 +178,12 @@ def test_lanes_boot_what_suits_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pipeline, "kernel", kernel)
     monkeypatch.setattr(pipeline, "image", lambda _: Disk(Path("/disk")))
-    monkeypatch.setattr(pipeline, "root", lambda _: SimpleNamespace(path=Path("/root")))
-    assert inputs.make(Request(profile=""), Uml()).root == Path("/root")
+    monkeypatch.setattr(pipeline, "root", lambda _, name: SimpleNamespace(path=Path(f"/root-{name}")))
+    assert inputs.make(Request(profile=""), Uml()).root == Path("/root-host")
     assert inputs.make(Request(profile=""), Qemu()).disk == Disk(Path("/disk"))
-    assert inputs.make(Request(profile="", variant="off"), Qemu()).root == Path("/root")
+    assert inputs.make(Request(profile="", variant="off"), Qemu()).root == Path("/root-host")
     debug = inputs.make(Request(profile="debug"), Qemu())
-    assert (debug.root, debug.memory_mib > 1000) == (Path("/root"), True)
+    assert (debug.root, debug.memory_mib > 1000) == (Path("/root-host"), True)
     assert asked == ["uml on", "vm on", "vm off", "debug on"]
 
 

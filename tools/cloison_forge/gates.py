@@ -68,7 +68,9 @@ def _series_builds(request: Request) -> None:
     api.check(request.kernel_line, build=True)
 
 
-def _verify(lane: str) -> Callable[[Request], None]:
+def _verify(lane: str, suite: str = "") -> Callable[[Request], None]:
+    name = f"verify-{suite or lane}"
+
     def action(request: Request) -> None:
         from cloison_forge.machine import api
 
@@ -77,15 +79,16 @@ def _verify(lane: str) -> Callable[[Request], None]:
             api.VerifyOptions(
                 request=request,
                 lane=lane,
-                json=str(reports / f"verify-{lane}.json"),
-                junit=str(reports / f"verify-{lane}.xml"),
-                html=str(reports / f"verify-{lane}.html"),
+                suite=suite,
+                json=str(reports / f"{name}.json"),
+                junit=str(reports / f"{name}.xml"),
+                html=str(reports / f"{name}.html"),
             )
         )
         if status == ExitStatus.CHECK:
-            raise CheckError(f"lane {lane}: checks failed", hint=f"see {reports / f'verify-{lane}.html'}")
+            raise CheckError(f"lane {lane}: checks failed", hint=f"see {reports / f'{name}.html'}")
         if status != ExitStatus.GOOD:
-            raise MachineError(f"lane {lane}: the machine failed", hint=f"see {reports / f'verify-{lane}.html'}")
+            raise MachineError(f"lane {lane}: the machine failed", hint=f"see {reports / f'{name}.html'}")
 
     return action
 
@@ -137,6 +140,12 @@ GATES = (
     Gate("build", "the host image, booted once", _build),
     Gate("qemu", "the checks in lane qemu", _verify("qemu")),
     Gate("vm", "tests that boot machines: firmware, shell, broken input", _machines),
+    Gate(
+        "servers",
+        "five servers, each in two guests on one port, under load; lane qemu",
+        _verify("qemu", "servers"),
+        long=True,
+    ),
     Gate("kunit", "the series' KUnit tests, lane uml", _kunit, long=True),
     Gate("mutate", "each hook off in turn", _mutate, long=True),
     Gate("stress", "ten minutes of contexts under a debug kernel", _stress, long=True),

@@ -76,11 +76,11 @@ def kernel(request: Request) -> Kernel:
         return api.build(request.kernel_line, applied, configuration)
 
 
-def root(request: Request) -> RootImage:
-    """Make the root file system, which does not depend on a kernel."""
+def root(request: Request, name: str = "host") -> RootImage:
+    """Make the root file system of an image, which does not depend on a kernel."""
     from cloison_forge.image import api
 
-    return api.root(request.kernel_line, offline=request.offline, locked=request.locked)
+    return api.root(request.kernel_line, name, offline=request.offline, locked=request.locked)
 
 
 def image(request: Request) -> Disk:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Probe = Callable[["Scene"], "Seen"]
 
+HOST_IMAGE = "host"
 LANES = ("uml", "qemu", "xen", "bochs")
 _IDENTIFIER = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)+")
 
@@ -64,7 +65,8 @@ class Check:
 
     `expected` holds the acceptable sights: names of errors such as ``ESRCH``, or values. `vectors`
     are rows of ``vectors.csv`` that it proves. `not_on` maps lanes that cannot run it to the reason.
-    `seconds` is its time limit, its control included, on a machine without acceleration.
+    `seconds` is its time limit, its control included, on a machine without acceleration. `image` is the one
+    of ``images/`` whose programs it needs.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Check:
     vectors: tuple[str, ...] = ()
     not_on: Mapping[str, str] = field(default_factory=dict)
     seconds: int = 20
+    image: str = HOST_IMAGE
 
     @property
     def suite(self) -> str:
@@ -129,13 +132,13 @@ def check(
     vectors: Sequence[str] = (),
     not_on: Mapping[str, str] | None = None,
     seconds: int = 20,
+    image: str = HOST_IMAGE,
 ) -> Callable[[Probe], Probe]:
     """Register the decorated probe as a check; see `Check` for the meaning of each word."""
 
     def register(probe: Probe) -> Probe:
-        made = Check(
-            identifier, title, attack, _words(expected), control, probe, tuple(vectors), dict(not_on or {}), seconds
-        )
+        words, rows = _words(expected), tuple(vectors)
+        made = Check(identifier, title, attack, words, control, probe, rows, dict(not_on or {}), seconds, image)
         made.validate()
         if identifier in _checks:
             raise CatalogueError(f"{identifier} is declared twice")

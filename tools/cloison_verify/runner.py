@@ -97,6 +97,7 @@ def perform(check: Check, role: str, contexts: Contexts) -> dict[str, object]:
         "expected": " or ".join(check.expected),
         "seen": seen.text[:LONGEST],
         "errno": seen.errno,
+        "note": seen.note[:LONGEST],
         "status": "passed" if good else "failed",
     }
 

@@ -25,10 +25,14 @@ class SceneError(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """What an attempt led to: `text` for people and for comparison, and the error's name if it failed."""
+    """What an attempt led to: `text` for people and for comparison, and the error's name if it failed.
+
+    `note` holds figures for the report, which nobody compares.
+    """
 
     text: str
     errno: str | None = None
+    note: str = ""
 
 
 def attempt(operation: Callable[..., object], *arguments: object) -> Seen:

@@ -31,16 +31,16 @@ class RootImage:
     uuid: str
 
 
-def root(line: Line, *, offline: bool = False, locked: bool = False) -> RootImage:
-    """Make the root file system, which holds no kernel and depends on none.
+def root(line: Line, name: str = "host", *, offline: bool = False, locked: bool = False) -> RootImage:
+    """Make the root file system of an image, which holds no kernel and depends on none.
 
     `offline` takes packages from the cache only, `locked` only the pinned versions.
     """
-    plan = recipe.load()
+    plan = recipe.named(name)
     tar = rootfs.ensure(plan, offline=offline, locked=locked)
     settings = plan.root
     geometry = ext4.Geometry(settings.uuid, settings.hash_seed, settings.label, settings.epoch, settings.free_mib)
-    out = project().line(line.name) / "image" / "root"
+    out = project().line(line.name) / "image" / ("root" if name == "host" else f"root-{name}")
     stage = Stage(
         "image",
         out,
@@ -156,6 +156,6 @@ def _drop_leftovers(out: Path) -> None:
         ext4.remove_tree(path)
 
 
-def relock() -> list[str]:
-    """Pin the newest packages that Debian offers in ``images/host.lock``; return what changed, a phrase a package."""
-    return rootfs.relock(recipe.load())
+def relock(name: str = "host") -> list[str]:
+    """Pin the newest packages that Debian offers for an image; return what changed, a phrase a package."""
+    return rootfs.relock(recipe.named(name))

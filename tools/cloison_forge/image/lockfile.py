@@ -13,7 +13,7 @@ from cloison_forge.core.stage import atomic_file
 
 _HEADER = """\
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Packages of the host image, pinned: name, version, architecture, size in bytes, SHA-256 of the .deb.
+# Packages of the {image} image, pinned: name, version, architecture, size in bytes, SHA-256 of the .deb.
 # Written by './invoke image.relock'; do not edit.
 """
 
@@ -68,9 +68,10 @@ def read(path: Path) -> list[Package]:
 
 
 def write(path: Path, packages: Iterable[Package]) -> None:
-    """Write a lock list, whole or not at all."""
+    """Write a lock list, whole or not at all; its name is that of its image."""
+    header = _HEADER.format(image=path.stem)
     with atomic_file(path) as beside:
-        beside.write_text(_HEADER + "".join(f"{package.line}\n" for package in sorted(packages)), encoding="utf-8")
+        beside.write_text(header + "".join(f"{package.line}\n" for package in sorted(packages)), encoding="utf-8")
 
 
 def differences(pinned: Iterable[Package], taken: Iterable[Package]) -> list[str]:

@@ -94,7 +94,7 @@ def ensure(
     uncovered = covers(recipe, pinned)
     if locked and uncovered:
         raise UsageError(
-            f"the pins do not hold {_some(uncovered)}, which images/host.toml asks for",
+            f"the pins do not hold {_some(uncovered)}, which the image's recipe asks for",
             hint="./invoke image.relock pins them",
         )
     known = Chosen(tuple(pinned), ()) if locked else choose(recipe, pinned, store)
@@ -145,7 +145,7 @@ def resolve(recipe: RootRecipe, pinned: Sequence[Package], apt: PrivateApt) -> l
         if unknown:
             raise UsageError(
                 f"Debian {recipe.suite} has no package '{unknown[0]}'",
-                hint="look for a misspelt name under packages in images/host.toml",
+                hint="look for a misspelt name under packages in images/*.toml",
             ) from None
         raise BuildError(
             f"apt finds no set of packages that fits together: {error.message.splitlines()[-1].strip(' |')}",
@@ -185,7 +185,7 @@ def _offered(apt: PrivateApt, packages: Sequence[Package]) -> list[Package]:
         if known and package.sha256 not in known:
             raise BuildError(
                 f"{package.name} {package.version} is refused: the mirror's SHA-256 is not the pinned one",
-                hint="the mirror or images/host.lock was tampered with; compare with another mirror",
+                hint="the mirror or the pins in images/*.lock were tampered with; compare with another mirror",
             )
         if known:
             offered.append(package)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The recipe of the host image, ``images/host.toml``."""
+"""Recipes of images: ``images/host.toml``, and others that extend it."""
 
 from __future__ import annotations
 
@@ -50,23 +50,65 @@ class DiskRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole host image; `path` is the file that it was read from."""
+    """A whole image; `path` is the file that it was read from, and gives it its name."""
 
     path: Path
     root: RootRecipe
     disk: DiskRecipe
 
+    @property
+    def name(self) -> str:
+        """The image's name, such as ``host``."""
+        return self.path.stem
+
+    @property
+    def lock(self) -> str:
+        """The name of its list of pinned packages, a file beside it."""
+        return f"{self.name}.lock"
+
+
+def named(name: str) -> Recipe:
+    """Read the recipe of an image of the project; `UsageError` lists those that there are."""
+    known = sorted(path.stem for path in project().images.glob("*.toml"))
+    if name not in known:
+        raise UsageError(f"no image '{name}'", hint=f"images: {', '.join(known)}")
+    return load(project().images / f"{name}.toml")
+
 
 def load(path: Path | None = None) -> Recipe:
-    """Read a recipe (``images/host.toml`` by default); `UsageError` names what is wrong in it."""
+    """Read a recipe (``images/host.toml`` by default); `UsageError` names what is wrong in it.
+
+    One that ``extends`` another has its packages besides its own, and all settings that it does not have itself.
+    """
     source = path or project().images / "host.toml"
-    try:
-        data = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{source}: {error}", hint="compare it with the file in the repository's history") from None
+    data = _read(source)
+    if "extends" in data:
+        data = _extended(source, data)
     recipe = Recipe(source, _table(source, data, "root", RootRecipe), _table(source, data, "disk", DiskRecipe))
     _check(recipe)
     return recipe
+
+
+def _read(source: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{source}: {error}", hint="compare it with the file in the repository's history") from None
+
+
+def _extended(source: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of a recipe on top of those of the recipe that it extends, which extends none."""
+    base = _read(source.parent / str(data["extends"]))
+    merged: dict[str, Any] = {}
+    for name in ("root", "disk"):
+        below, above = base.get(name, {}), data.get(name, {})
+        if not isinstance(below, dict) or not isinstance(above, dict):
+            raise UsageError(f"{source}: [{name}] is not a table")
+        merged[name] = below | above
+        lists = [table["packages"] for table in (below, above) if isinstance(table.get("packages"), list)]
+        if lists:
+            merged[name]["packages"] = [package for packages in lists for package in packages]
+    return merged
 
 
 def _table(source: Path, data: dict[str, Any], name: str, kind: type[T]) -> T:

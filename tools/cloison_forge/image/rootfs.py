@@ -25,7 +25,7 @@ from cloison_forge.image.recipe import Recipe, RootRecipe
 from cloison_forge.image.rights import may_own
 from cloison_forge.source.model import disk_errors, free_bytes, full_disk
 
-KEEP = 4
+KEEP = 6
 NEEDED_BYTES = 900 * 10**6
 """Free space without which no run of mmdebstrap is begun: the tree, its packages and the tar."""
 
@@ -50,51 +50,54 @@ def folder() -> Path:
     return project().cache / "rootfs"
 
 
-def finisher() -> Path:
-    """Return the script that ends the installation inside the tree."""
-    return project().images / "finish-root.sh"
+def finishers(recipe: Recipe) -> list[Path]:
+    """Return the scripts that end the installation inside the tree, in order: the image's own, and that of all."""
+    own, common = (project().images / f"finish-{name}.sh" for name in (recipe.name, "root"))
+    return [path for path in (own, common) if path.is_file() or path == common]
 
 
-def lock_path() -> Path:
+def lock_path(recipe: Recipe) -> Path:
     """Return the list of pinned packages."""
-    return project().images / "host.lock"
+    return project().images / recipe.lock
 
 
 def ensure(recipe: Recipe, *, offline: bool = False, locked: bool = False) -> RootTar:
     """Return the tar of the recipe from the cache, or make it (a minute or two)."""
-    pinned = lockfile.read(lock_path())
+    pinned = lockfile.read(lock_path(recipe))
     store = packages.Store(folder())
     chosen = packages.Chosen(tuple(pinned), ()) if locked else packages.choose(recipe.root, pinned, store)
     if chosen and not (locked and packages.covers(recipe.root, pinned)):
-        tar = _tar(recipe.root, chosen)
+        tar = _tar(recipe, chosen)
         if tar.path.is_file():
             _tell(tar)
             return tar
     with lock_of(folder(), "the cache of root file systems"), disk_errors("root file system", folder()):
         apt = sources.private_apt(folder() / f"apt-{recipe.root.suite}", recipe.root.suite)
         chosen = packages.ensure(recipe.root, pinned, store, apt, offline=offline, locked=locked)
-        tar = _tar(recipe.root, chosen)
+        tar = _tar(recipe, chosen)
         _tell(tar)
         if not tar.path.is_file():
-            _make(recipe.root, tar, store)
+            _make(recipe, tar, store)
             _drop_old(tar.path)
     return tar
 
 
 def relock(recipe: Recipe) -> list[str]:
     """Pin the newest packages that Debian offers for the recipe; return what changed."""
-    old = lockfile.read(lock_path()) if lock_path().is_file() else []
+    path = lock_path(recipe)
+    old = lockfile.read(path) if path.is_file() else []
     with lock_of(folder(), "the cache of root file systems"):
         apt = sources.private_apt(folder() / f"apt-{recipe.root.suite}", recipe.root.suite)
         apt.update()
         new = packages.resolve(recipe.root, [], apt)
-    lockfile.write(lock_path(), new)
+    lockfile.write(path, new)
     return lockfile.differences(old, new)
 
 
-def _tar(recipe: RootRecipe, chosen: packages.Chosen) -> RootTar:
+def _tar(recipe: Recipe, chosen: packages.Chosen) -> RootTar:
     listing = "\n".join(package.line for package in chosen.packages)
-    parts = (recipe.suite, str(recipe.epoch), " ".join(recipe.packages), digest_file(finisher()), listing)
+    root, scripts = recipe.root, " ".join(map(digest_file, finishers(recipe)))
+    parts = (root.suite, str(root.epoch), " ".join(root.packages), scripts, listing)
     key = digest_bytes("\n".join((*parts, *_LEFT_OUT)).encode())
     return RootTar(folder() / f"{key[:32]}.tar", key, chosen.packages, chosen.differences)
 
@@ -144,11 +147,12 @@ def _has_subuids() -> bool:
     return True
 
 
-def _make(recipe: RootRecipe, tar: RootTar, store: packages.Store) -> None:
+def _make(recipe: Recipe, tar: RootTar, store: packages.Store) -> None:
     require("mmdebstrap", why="for the image's root file system")
+    root = recipe.root
     native = run(["dpkg", "--print-architecture"]).output.strip()
-    if native != recipe.architecture:
-        raise UsageError(f"the host image is {recipe.architecture}, this machine {native}: it cannot run its programs")
+    if native != root.architecture:
+        raise UsageError(f"the host image is {root.architecture}, this machine {native}: it cannot run its programs")
     chosen = mode()
     # in mode unshare, root is another user, to whom the cache may be closed
     place = Path(tempfile.gettempdir()) if chosen == "unshare" else folder()
@@ -165,11 +169,13 @@ def _make(recipe: RootRecipe, tar: RootTar, store: packages.Store) -> None:
         work = Path(name)
         work.chmod(0o755)
         repository = _repository(work / "packages", tar.packages, store)
-        hook = work / "finish"
-        shutil.copyfile(finisher(), hook)
-        hook.chmod(0o755)
-        _mmdebstrap(_words(recipe, chosen, repository, hook, beside), recipe, work, log)
-    manifest = {"key": tar.key, "suite": recipe.suite, "packages": [package.line for package in tar.packages]}
+        hooks = []
+        for script in finishers(recipe):
+            hooks.append(work / script.stem)
+            shutil.copyfile(script, hooks[-1])
+            hooks[-1].chmod(0o755)
+        _mmdebstrap(_words(root, chosen, repository, hooks, beside), root, work, log)
+    manifest = {"key": tar.key, "suite": root.suite, "packages": [package.line for package in tar.packages]}
     write_json(tar.path.with_suffix(".json"), {**manifest, "differences": list(tar.differences), "mode": chosen})
 
 
@@ -189,12 +195,12 @@ def _repository(place: Path, chosen: Sequence[Package], store: packages.Store) -
     return place
 
 
-def _words(recipe: RootRecipe, chosen: str, repository: Path, hook: Path, target: Path) -> list[str]:
+def _words(recipe: RootRecipe, chosen: str, repository: Path, hooks: Sequence[Path], target: Path) -> list[str]:
     # as root, mmdebstrap mounts /proc, /sys and /dev in its tree: nobody else may ever see that
     words = list(_APART) if chosen == "root" else []
     words += ["mmdebstrap", f"--mode={chosen}", "--variant=apt", "--format=tar"]
     words += [f"--architectures={recipe.architecture}", f"--include={','.join(recipe.packages)}"]
-    words += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--customize-hook={hook}"]
+    words += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", *(f"--customize-hook={hook}" for hook in hooks)]
     words += ["--dpkgopt=force-unsafe-io"]  # the tree is thrown away; images/finish-root.sh removes the setting
     words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     words += ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright"]

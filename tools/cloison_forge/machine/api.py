@@ -24,6 +24,7 @@ from cloison_forge.machine.lane import DiskLike, Lane, MachineSpec
 from cloison_forge.machine.outcome import Ending, Outcome
 from cloison_forge.machine.supervisor import Run, Supervisor
 from cloison_forge.pipeline import Request
+from cloison_verify import catalogue
 
 if TYPE_CHECKING:
     from cloison_forge.report.model import Report
@@ -71,6 +72,7 @@ class ShellOptions:
     lane: str = "uml"
     share: str = ""
     command: tuple[str, ...] = ()
+    image: str = catalogue.HOST_IMAGE
     inputs: Inputs | None = None
 
 
@@ -212,7 +214,7 @@ def verify_report(options: VerifyOptions) -> Report:
     lane = machine_inputs.lane_named(options.lane)
     plan = verification.make_plan(lane.name, options.suite)
     vectors.check_references(plan.checks, vectors.load())
-    inputs = options.inputs or machine_inputs.make(options.request, lane)
+    inputs = options.inputs or machine_inputs.make(options.request, lane, plan.image)
     plan = verification.patient(plan, inputs.patience)
     control = None
     if plan.for_control:
@@ -252,7 +254,7 @@ def verify(options: VerifyOptions) -> int:
 def coverage(json: str = "") -> int:
     """List the rows of the catalogue of ways out that no check proves."""
     from cloison_forge.report import text
-    from cloison_verify import catalogue, vectors
+    from cloison_verify import vectors
 
     checks = catalogue.load().values()
     rows = vectors.load()
@@ -283,7 +285,7 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     if share is not None and not share.is_dir():
         raise UsageError(f"--share {options.share} is no folder", hint="name a folder that exists")
     window = None if options.command else shell_room.window()
-    inputs = options.inputs or machine_inputs.make(options.request, lane)
+    inputs = options.inputs or machine_inputs.make(options.request, lane, options.image)
     job = Job("shell", command=options.command, window=window, share=lane.share(share) if share else None)
     session = shell_room.Session(interactive=window is not None)
 

@@ -12,9 +12,11 @@ from cloison_forge.machine.lane import DiskLike, KernelLike, Lane
 from cloison_forge.machine.qemu import Qemu
 from cloison_forge.machine.uml import Uml
 from cloison_forge.pipeline import Request
+from cloison_verify.catalogue import HOST_IMAGE
 
 LANES: dict[str, Lane] = {"uml": Uml(), "qemu": Qemu()}
 _DEBUG_MIB, _PLAIN_MIB = 1536, 512
+_MORE_MIB = 1024  # on top, for servers with their data in memory
 _DEBUG_PATIENCE = 8  # a kernel that watches itself, emulated on a busy host
 
 
@@ -39,8 +41,8 @@ def lane_named(name: str) -> Lane:
     return LANES[name]
 
 
-def make(request: Request, lane: Lane) -> Inputs:
-    """Build what is not up to date: the lane's kernel (or that of the profile asked for) and its root."""
+def make(request: Request, lane: Lane, image: str = HOST_IMAGE) -> Inputs:
+    """Build what is not up to date: the lane's kernel (or that of the profile asked for) and the root of an image."""
     from cloison_forge import pipeline
 
     own = replace(request, profile=request.profile or lane.profile)
@@ -51,12 +53,12 @@ def make(request: Request, lane: Lane) -> Inputs:
             f"profile '{own.profile}' builds a kernel for {kernel.arch}, lane '{lane.name}' needs {lane.arch}",
             hint=f"the lane's own profile is {lane.profile}",
         )
-    if lane.arch == "x86_64" and own.profile == lane.profile and own.variant == "on":
+    if image == HOST_IMAGE and lane.arch == "x86_64" and own.profile == lane.profile and own.variant == "on":
         return Inputs(kernel, disk=pipeline.image(own))
     return Inputs(
         kernel,
-        root=pipeline.root(own).path,
-        memory_mib=_DEBUG_MIB if debug else _PLAIN_MIB,
+        root=pipeline.root(own, image).path,
+        memory_mib=(_DEBUG_MIB if debug else _PLAIN_MIB) + (0 if image == HOST_IMAGE else _MORE_MIB),
         patience=_DEBUG_PATIENCE if debug else 1,
     )
 

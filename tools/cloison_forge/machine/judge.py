@@ -52,7 +52,7 @@ class ControlResult:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of one check: `status` is passed, failed, skipped or not_reported."""
+    """What came of one check: `status` is passed, failed, skipped or not_reported; `note` holds its figures."""
 
     id: str
     status: str
@@ -62,6 +62,7 @@ class CheckResult:
     control: ControlResult | None = None
     detail: str = ""
     milliseconds: int | None = None
+    note: str = ""
 
 
 @dataclass
@@ -214,6 +215,7 @@ def _result(check: Check, role: str, fields: dict[str, Any]) -> CheckResult:
         control=control,
         detail=detail,
         milliseconds=milliseconds if isinstance(milliseconds, int) else None,
+        note=_text(fields.get("note")),
     )
 
 

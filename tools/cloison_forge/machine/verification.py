@@ -10,7 +10,7 @@ from cloison_forge.core.errors import UsageError
 from cloison_forge.machine.judge import CheckResult, ControlResult
 from cloison_forge.machine.supervisor import Run
 from cloison_verify import catalogue
-from cloison_verify.catalogue import Check, KernelWithout
+from cloison_verify.catalogue import HOST_IMAGE, Check, KernelWithout
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Plan:
     lane: str
     checks: tuple[Check, ...]
     left_out: tuple[Check, ...]
+    image: str = HOST_IMAGE
 
     @property
     def for_control(self) -> tuple[Check, ...]:
@@ -30,9 +31,12 @@ class Plan:
 def make_plan(lane: str, suite: str = "") -> Plan:
     """Plan the checks of a lane: all, or the suites and single checks named in `suite`, separated by commas.
 
-    The machine has no say in it.
+    The machine has no say in it. All are those that run in the host image; others are run when they are named,
+    without those of another image.
     """
     checks = catalogue.load()
+    if not suite:
+        checks = {name: check for name, check in checks.items() if check.image == HOST_IMAGE}
     suites = sorted({check.suite for check in checks.values()})
     names = set(suite.split(",")) if suite else set(suites)
     if unknown := sorted(names - set(suites) - set(checks)):
@@ -41,11 +45,14 @@ def make_plan(lane: str, suite: str = "") -> Plan:
             f"no {what} '{unknown[0]}'", hint=f"suites: {', '.join(suites)}; or checks, as a run lists them"
         )
     chosen = [check for check in checks.values() if names & {check.suite, check.id}]
+    images = sorted({check.image for check in chosen})
+    if len(images) > 1:
+        raise UsageError(f"these checks run in different images: {', '.join(images)}", hint="name them one by one")
     here = tuple(check for check in chosen if lane not in check.not_on)
     left_out = tuple(check for check in chosen if lane in check.not_on)
     if not here:
         raise UsageError(f"no check of suite '{suite}' runs on lane '{lane}'", hint=left_out[0].not_on[lane])
-    return Plan(lane, here, left_out)
+    return Plan(lane, here, left_out, images[0])
 
 
 def patient(plan: Plan, factor: int) -> Plan:

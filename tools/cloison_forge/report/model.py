@@ -49,6 +49,7 @@ class Row:
                 "errno": result.errno,
                 "reason": result.detail,
                 "milliseconds": result.milliseconds,
+                "note": result.note,
             },
         }
 

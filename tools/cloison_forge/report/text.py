@@ -41,6 +41,9 @@ def show(report: Report) -> None:
             ui.say(f"{row.check.id}: {row.check.title}: {row.result.detail or row.result.status}")
         if len(rows) > MOST:
             ui.say(f"… and {len(rows) - MOST} more {status.replace('_', ' ')}")
+    for row in report.rows:
+        if row.result.note:
+            ui.say(f"{row.check.id}: {row.result.note}")
     ui.note("verify", f"{summary(report)}; machine: {report.outcome}")
 
 
