@@ -47,9 +47,9 @@ def _apart(*services: Service, fewer: bool = False) -> Probe:
                 serve(home, service, RED, BLUE)
                 wrong += mistaken(home, service, (RED, BLUE))
             streams = [stream for service in services for stream in streams_of(service)]
-            # those between a guest and itself, and from the host by IPv4
-            chosen = [stream for stream in streams if stream.place in (HOST, stream.guest)][::2] if fewer else streams
-            counts = press(home, chosen)
+            if fewer:  # from the host by IPv6, from a guest to the other, and to its own 127.0.0.1
+                streams = [stream for stream in streams if not (stream.place == HOST) ^ (":" in stream.address)]
+            counts = press(home, streams)
             wrong += miscounted(home, counts)
             wrong += [fault for service in services for fault in mistaken(home, service, (RED, BLUE))]
         return Seen("; ".join(wrong) or EACH_ITS_OWN, note=figures(counts))
