@@ -228,7 +228,7 @@ def _dnsperf(output: str, status: int) -> Tally:
 
 
 def _dig(address: str, *options: str) -> str:
-    return f"dig {' '.join(options)} +short +time=20 +tries=2 '@{address}' who.guests.example TXT"
+    return f"dig {' '.join(options)} +short +time=10 +tries=2 '@{address}' who.guests.example TXT"
 
 
 NSD = Service(
