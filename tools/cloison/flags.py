@@ -103,6 +103,7 @@ class ContextCaps(IntFlag):
     GRANT_FS_IOCTL = 1 << 52
     GRANT_FAMILIES = 1 << 53
     GRANT_KERNEL_FS = 1 << 54
+    GRANT_UNIX = 1 << 55
 
 
 class FileAttributes(IntFlag):
@@ -147,6 +148,9 @@ class NetworkCaps(IntFlag):
     TUN_CREATE = 0x1
     RAW_ICMP = 0x100
     MULTICAST = 0x1000
+    GRANT_FAMILIES = 1 << 32
+    GRANT_PROTOCOLS = 1 << 33
+    GRANT_ADMIN = 1 << 34
 
 
 class Spaces(IntFlag):
