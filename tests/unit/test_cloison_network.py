@@ -61,7 +61,7 @@ def test_an_address_reaches_the_kernel_whole() -> None:
     assert (data.type, bytes(data.ip), bytes(data.mask)) == (AddressType.ADDR, b"\n\1\2\3", b"\xff\xff\xf0\0")
     data = Address.parse("10.1.2.3-10.1.2.9").data()
     assert (data.type, bytes(data.ip)) == (AddressType.RANGE, b"\n\1\2\3")
-    assert bytes(data.ip2) == b"\n\1\2\t"  # type: ignore[union-attr]
+    assert bytes(data.ip2) == b"\n\1\2\t"
     data = Address.parse("net:fd00::/9").data()
     assert (data.type, bytes(data.mask)) == (AddressType.MASK, b"\xff\x80" + bytes(14))
 
