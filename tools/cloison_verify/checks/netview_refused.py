@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from cloison.context import Context
+from cloison.devices import DeviceRights, paths
 from cloison.flags import Change, NetworkCaps
 from cloison.syscall import Vserver
 from cloison_verify import netlink
@@ -266,7 +267,10 @@ refused(
 
 def _bounded_tunnel(scene: Scene, *, caps: NetworkCaps) -> Seen:
     """Make a tunnel in both kinds of contexts, CAP_NET_ADMIN being outside of the bounds."""
-    Context(scene.xid, Vserver()).set_bound(Change(0, 1 << CAP_NET_ADMIN))
+    context = Context(scene.xid, Vserver())
+    context.set_bound(Change(0, 1 << CAP_NET_ADMIN))
+    with paths("c:10:200") as (path, target):
+        context.map_device(path, target, DeviceRights.OPEN)
     with street():
 
         def body() -> Seen:
