@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cloison import abi
+from cloison import abi, abi_network
 from cloison.abi import Command
 from cloison.flags import ContextFlags
 from cloison.syscall import Vserver
@@ -31,9 +31,13 @@ class Model:
 
 @dataclass
 class FakeKernel:
-    """`refuse` maps commands to the errno that they fail with; `log` has (command name, id) in order."""
+    """`refuse` maps commands to the errno that they fail with; `log` has the command names in order.
+
+    `networks` maps the ids of network contexts to their flags.
+    """
 
     contexts: dict[int, Model] = field(default_factory=dict)
+    networks: dict[int, int] = field(default_factory=dict)
     refuse: dict[int, int] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     killed: list[tuple[int, int, int]] = field(default_factory=list)
@@ -61,6 +65,8 @@ class FakeKernel:
             return self._create(ident, data)
         if known is Command.CTX_MIGRATE_V0 and ident == abi.SPECTATOR:
             return 1
+        if known.name.startswith(("NET_", "NX_")) or known.name.endswith(("_NFLAGS", "_NCAPS")):
+            return self._network(known, ident, data)
         if isinstance(data, abi.SetMapping):
             return self._map(known, ident, data)
         context = self.contexts.get(ident)
@@ -86,6 +92,20 @@ class FakeKernel:
             return -errno.EEXIST
         self.contexts[ident] = Model(data.flagword, tasks=1)
         return ident
+
+    def _network(self, command: Command, ident: int, data: ctypes.Structure | None) -> int:
+        if isinstance(data, abi_network.NetCreate):
+            if ident in self.networks:
+                return -errno.EEXIST
+            self.networks[ident] = data.flagword
+            return ident
+        if ident not in self.networks:
+            return -errno.ESRCH
+        if isinstance(data, abi_network.NetFlags) and command is Command.SET_NFLAGS:
+            self.networks[ident] = self.networks[ident] & ~data.mask | data.flagword & data.mask
+        elif isinstance(data, abi_network.NetFlags):
+            data.flagword = self.networks[ident]
+        return 0
 
     def _on_context(self, command: Command, ident: int, context: Model, data: ctypes.Structure | None) -> int:
         match data:

@@ -13,7 +13,7 @@ import pytest
 
 from cloison import abi
 from cloison.devices import DeviceRights
-from cloison.flags import ContextCaps, ContextFlags, FileAttributes, MigrateFlags
+from cloison.flags import ContextCaps, ContextFlags, FileAttributes, MigrateFlags, NetworkCaps, NetworkFlags
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "include/uapi/linux/vserver.h"
@@ -23,6 +23,8 @@ FLAGS: tuple[tuple[str, type[IntFlag]], ...] = (
     ("VXC", ContextCaps),
     ("VXM", MigrateFlags),
     ("VXA", FileAttributes),
+    ("NXF", NetworkFlags),
+    ("NXC", NetworkCaps),
 )
 
 

@@ -53,6 +53,7 @@ def test_entering_an_existing_context() -> None:
         "get_space_mask",
         "enter_space",
         "change_root /srv/web",
+        "nx_info",
         "ctx_migrate",
         "become 33:33",
         "change_directory /tmp",
@@ -132,6 +133,12 @@ def test_nothing_runs_in_a_context_that_could_not_be_made(command: Command) -> N
     assert failure is not None
     assert failure.command == command
     assert failure.errno == errno.EPERM
+
+
+def test_the_network_of_the_context_is_entered_before_it() -> None:
+    kernel = FakeKernel({XID: Model(0, tasks=1)}, networks={XID: 0})
+    play(EXISTING, kernel)
+    assert kernel.log.index("nx_info") < kernel.log.index("net_migrate") < kernel.log.index("ctx_migrate")
 
 
 def test_a_kernel_without_spaces_is_no_obstacle() -> None:

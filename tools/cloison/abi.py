@@ -14,6 +14,8 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
+from cloison import abi_network
+
 INTERFACE_VERSION = 0x00020308
 """What ``get_version`` answers: high half major, low half minor."""
 
@@ -57,6 +59,9 @@ class Category(IntEnum):
     PROCALT = 10
     PROCMIG = 11
     PROCTRL = 12
+    VNET = 25
+    NETALT = 26
+    NETMIG = 27
     TAGMIG = 35
     DLIMIT = 36
     INODE = 38
@@ -90,6 +95,12 @@ class Command(IntEnum):
     CTX_MIGRATE_V0 = word(Category.PROCMIG, 1, 0)
     CTX_MIGRATE = word(Category.PROCMIG, 1, 1)
     CTX_KILL = word(Category.PROCTRL, 1, 0)
+    NET_CREATE = word(Category.VNET, 1, 1)
+    NET_ADD_IPV4 = word(Category.NETALT, 1, 2)
+    NET_REM_IPV4 = word(Category.NETALT, 2, 2)
+    NET_ADD_IPV6 = word(Category.NETALT, 3, 1)
+    NET_REMOVE_IPV6 = word(Category.NETALT, 4, 1)
+    NET_MIGRATE = word(Category.NETMIG, 1, 0)
     GET_IATTR = word(Category.INODE, 1, 1)
     SET_IATTR = word(Category.INODE, 2, 1)
     FGET_IATTR = word(Category.INODE, 3, 0)
@@ -101,13 +112,19 @@ class Command(IntEnum):
     GET_DLIMIT = word(Category.DLIMIT, 6, 0)
     CTX_STAT = word(Category.VSTAT, 0, 0)
     TASK_XID = word(Category.VINFO, 1, 0)
+    TASK_NID = word(Category.VINFO, 2, 0)
     TASK_TAG = word(Category.VINFO, 3, 0)
     VX_INFO = word(Category.VINFO, 5, 0)
+    NX_INFO = word(Category.VINFO, 6, 0)
     WAIT_EXIT = word(Category.EVENT, 99, 0)
     GET_CFLAGS = word(Category.FLAGS, 1, 0)
     SET_CFLAGS = word(Category.FLAGS, 2, 0)
     GET_CCAPS = word(Category.FLAGS, 3, 1)
     SET_CCAPS = word(Category.FLAGS, 4, 1)
+    GET_NFLAGS = word(Category.FLAGS, 5, 0)
+    SET_NFLAGS = word(Category.FLAGS, 6, 0)
+    GET_NCAPS = word(Category.FLAGS, 7, 0)
+    SET_NCAPS = word(Category.FLAGS, 8, 0)
     GET_BCAPS = word(Category.FLAGS, 9, 0)
     SET_BCAPS = word(Category.FLAGS, 10, 0)
     GET_UMASK = word(Category.FLAGS, 13, 0)
@@ -301,6 +318,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "wait_exit_v0": WaitExit,
     "vx_info_v0": VxInfo,
     "ctx_stat_v0": CtxStat,
+    **abi_network.STRUCTURES,
     "space_mask_v1": SpaceMaskV1,
     "space_mask_v2": SpaceMaskV2,
     "vhi_name_v0": VhiName,

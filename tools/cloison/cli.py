@@ -16,6 +16,7 @@ from cloison import lifecycle, output, procfs, rights, supervise, unify
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.attribute_commands import AttributeCommands
 from cloison.cli_devices import DeviceCommands
+from cloison.cli_network import NetworkCommands, network_of, network_setup
 from cloison.cli_tags import TagCommands, tag_of
 from cloison.context import ALL, ALL_BUT_INIT, INIT, Context, become_spectator
 from cloison.errors import CloisonError, Exit
@@ -37,7 +38,7 @@ from cloison.tags import valid as valid_tag
 Data = dict[str, Any]
 
 
-class Tool(AttributeCommands, DeviceCommands, TagCommands):
+class Tool(AttributeCommands, DeviceCommands, NetworkCommands, TagCommands):
     """The subcommands. `kernel` and `registry` are replaced in tests."""
 
     def __init__(self, kernel: Vserver, registry: Registry) -> None:
@@ -174,7 +175,7 @@ class Tool(AttributeCommands, DeviceCommands, TagCommands):
     def do_show(self, args: argparse.Namespace) -> int:
         """Show one context in full."""
         context = self.live(args.context)
-        data = self._summary(context, self.registry.by_xid()) | rights.described(context)
+        data = self._summary(context, self.registry.by_xid()) | rights.described(context) | network_of(context)
         pairs = [(key, rights.text(value)) for key, value in data.items()]
         output.show(output.facts(pairs), data, as_json=args.json)
         return Exit.GOOD
@@ -330,6 +331,7 @@ def _creation(args: argparse.Namespace, *, init: bool) -> Creation:
         args.name or "",
         args.umask or nothing,
         valid_tag(args.tag),
+        network_setup(args),
     )
 
 

@@ -103,6 +103,7 @@ class ContextCaps(IntFlag):
     GRANT_FS_IOCTL = 1 << 52
     GRANT_FAMILIES = 1 << 53
     GRANT_KERNEL_FS = 1 << 54
+    GRANT_UNIX = 1 << 55
 
 
 class FileAttributes(IntFlag):
@@ -117,6 +118,39 @@ class FileAttributes(IntFlag):
     IMMUTABLE = 0x40000
     COW = 0x80000
     TAG = 0x1000000
+
+
+class NetworkFlags(IntFlag):
+    """Flags of a network context."""
+
+    INFO_LOCK = 0x1
+    INFO_PRIVATE = 0x8
+    SINGLE_IP = 0x100
+    LBACK_REMAP = 0x200
+    LBACK_ALLOW = 0x400
+    HIDE_NETIF = 0x2000000
+    HIDE_LBACK = 0x4000000
+    STATE_SETUP = 1 << 32
+    STATE_ADMIN = 1 << 34
+    SC_HELPER = 1 << 36
+    PERSISTENT = 1 << 38
+
+
+NETWORK_DEFAULT = (
+    NetworkFlags.STATE_ADMIN | NetworkFlags.HIDE_NETIF | NetworkFlags.LBACK_REMAP | NetworkFlags.HIDE_LBACK
+)
+"""What a network context starts with: 127.0.0.1 and ::1 are its own, and it sees its own interfaces only."""
+
+
+class NetworkCaps(IntFlag):
+    """Network capabilities: what a network context may do beyond its addresses."""
+
+    TUN_CREATE = 0x1
+    RAW_ICMP = 0x100
+    MULTICAST = 0x1000
+    GRANT_FAMILIES = 1 << 32
+    GRANT_PROTOCOLS = 1 << 33
+    GRANT_ADMIN = 1 << 34
 
 
 class Spaces(IntFlag):
@@ -197,6 +231,12 @@ ATTRIBUTE_WORDS: dict[str, int] = {
     "iunlink-but-not-immutable": FileAttributes.IXUNLINK,
 }
 """Words of attributes, also those of the older tools, in which iunlink means both bits of a unified file."""
+NETWORK_WORDS: dict[str, int] = {
+    "lock": NetworkFlags.INFO_LOCK,
+    "private": NetworkFlags.INFO_PRIVATE,
+    **{flag.name.lower(): flag for flag in NetworkFlags if flag.name is not None and not flag.name.startswith("INFO_")},
+}
+NCAP_WORDS: dict[str, int] = {flag.name.lower(): flag for flag in NetworkCaps if flag.name is not None}
 NO_SPACES = Spaces(0)
 NEEDED_GRANTS: dict[str, int] = {
     "sys_module": ContextCaps.GRANT_MODULE,

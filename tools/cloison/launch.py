@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 
 from cloison.context import Context, supported_spaces
 from cloison.errors import Exit
-from cloison.flags import NO_FLAGS, NO_SPACES, ONE_TIME, Change, ContextFlags, Spaces
+from cloison.flags import NETWORK_DEFAULT, NO_FLAGS, NO_SPACES, ONE_TIME, Change, ContextFlags, NetworkFlags, Spaces
+from cloison.network import Network, Setup
 from cloison.syscall import NotSupportedError, VserverError
 from cloison.system import System
 
@@ -39,6 +40,7 @@ class Creation:
     """How a new context starts. `flags` come on top of the one-time flags; the changes are made before sealing.
 
     With `init` the command becomes init and reaper of the context; the kernel keeps `name` and `tag` with it.
+    `network` gives it a network context of the same number; without, it is in the network of the caller.
     """
 
     flags: ContextFlags = NO_FLAGS
@@ -48,6 +50,7 @@ class Creation:
     name: str = ""
     umask: Change = field(default_factory=Change)
     tag: int = 0
+    network: Setup | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def steps(launch: Launch, context: Context, system: System) -> list[tuple[str, C
     if launch.root is not None:
         todo.append((f"root {launch.root}", lambda: system.change_root(str(launch.root))))
     if creation is None:
+        todo.append(("enter the network", lambda: _enter_network(context)))
         if launch.tag:
             todo.append((f"file tag {launch.tag}", lambda: context.kernel.take_tag(launch.tag)))
         todo.append(("enter the context", context.enter))
@@ -128,7 +132,14 @@ def creation_steps(
     todo: list[tuple[str, Callable[[], None]]] = []
     if creation.tag:
         todo.append((f"file tag {creation.tag}", lambda: context.kernel.take_tag(creation.tag)))
+    network, setup = Network(context.xid, context.kernel), creation.network
+    if setup is not None:
+        todo.append(("create the network", lambda: network.create(NETWORK_DEFAULT)))
+        todo.append(("addresses", lambda: network.configure(setup)))
     todo.append(("create the context", lambda: context.create(creation.flags | ONE_TIME)))
+    if setup is not None and ContextFlags.PERSISTENT in creation.flags:
+        lasting = int(NetworkFlags.PERSISTENT)
+        todo.append(("keep the network", lambda: network.set_flags(Change(lasting, lasting))))
     if spaces:
         todo.append(("remember namespaces and root", lambda: _remember_spaces(context, spaces)))
     if creation.caps:
@@ -142,6 +153,17 @@ def creation_steps(
     sealed = ContextFlags.STATE_SETUP | (ContextFlags.STATE_INIT if creation.init else NO_FLAGS)
     todo.append(("seal the context", lambda: context.set_flags(Change(0, int(sealed)))))
     return todo
+
+
+def _enter_network(context: Context) -> None:
+    """Enter the network context of the same number, where there is one."""
+    network = Network(context.xid, context.kernel)
+    try:
+        found = network.exists()
+    except NotSupportedError:
+        return
+    if found:
+        network.enter()
 
 
 def _enter_spaces(context: Context) -> None:

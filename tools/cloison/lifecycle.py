@@ -16,13 +16,15 @@ from cloison import supervise
 from cloison.abi import MAX_XID, MIN_XID
 from cloison.context import ALL, Context, Ending
 from cloison.errors import CloisonError, Exit
-from cloison.flags import Change, ContextFlags
+from cloison.flags import Change, ContextFlags, NetworkFlags
 from cloison.launch import Creation, creation_steps
+from cloison.network import Network
 from cloison.syscall import (
     BusyError,
     ExistsError,
     InterruptedCallError,
     NoSuchContextError,
+    NotSupportedError,
     Vserver,
     VserverError,
 )
@@ -117,6 +119,8 @@ def remove(context: Context, *, force: bool, grace: float) -> None:
         )
     if count:
         stop(context, grace)
+    with contextlib.suppress(NoSuchContextError, NotSupportedError):
+        Network(context.xid, context.kernel).set_flags(Change(0, int(NetworkFlags.PERSISTENT)))
     with contextlib.suppress(NoSuchContextError):
         context.set_flags(Change(0, int(ContextFlags.PERSISTENT)))
     deadline = time.monotonic() + 5.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__, attribute_commands, cli_tags, devices, unify
+from cloison import __version__, attribute_commands, cli_network, cli_tags, devices, unify
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
     BCAP_WORDS,
@@ -183,6 +183,7 @@ COMMANDS: dict[str, Help] = {
         *(Help(*words) for words in attribute_commands.HELP),
         *(Help(*row) for row in devices.HELP),
         *(Help(*words) for words in cli_tags.HELP),
+        *(Help(*words) for words in cli_network.HELP),
         *(Help(*words) for words in unify.HELP),
     )
 }
@@ -329,7 +330,7 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["run"].add_argument("--unshare", type=spaces, metavar="LIST", help="new namespaces: mount,uts,ipc,cgroup,net")
     _creation(made["run"])
     _command(made["run"])
-    for name in ("show", "exec", "enter", "kill", "wait", "remove", "flags", "caps"):
+    for name in ("show", "exec", "enter", "kill", "wait", "remove", "flags", "caps", "network"):
         _context(made[name])
     _context(made["ps"], optional=True)
     _command(made["exec"])
@@ -345,7 +346,8 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["flags"].add_argument("change", nargs="?", type=change_of(CONTEXT_WORDS), metavar="CHANGE")
     _caps(made["caps"])
     cli_tags.fill(made)
-    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info", "unify"):
+    cli_network.fill(made, change_of)
+    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info", "unify", "network"):
         _json(made[name])
     attribute_commands.arguments(made)
     unify.add_arguments(made["unify"])

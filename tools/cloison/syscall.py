@@ -61,6 +61,13 @@ _SPECIAL: dict[tuple[int, int], str] = {
     (Command.CTX_CREATE, errno.EINVAL): f"the id is not from 2 to 65535, or {_SHARES}",
     (Command.CTX_CREATE, errno.EACCES): "a debugger is at work on the caller",
     (Command.CTX_KILL, errno.EINVAL): "there is no such signal",
+    (Command.NET_MIGRATE, errno.EACCES): "the network context is private",
+    (Command.NET_MIGRATE, errno.EFAULT): "the network context is shutting down",
+    (Command.NET_CREATE, errno.EINVAL): "the id is not from 2 to 65535",
+    (Command.NET_ADD_IPV4, errno.EEXIST): "the context has this address already",
+    (Command.NET_ADD_IPV6, errno.EEXIST): "the context has this address already",
+    (Command.NET_REM_IPV4, errno.ESRCH): "the context has no such address",
+    (Command.NET_REMOVE_IPV6, errno.ESRCH): "the context has no such address",
     (Command.ADD_DLIMIT, errno.EEXIST): "the tag has a disk limit there already",
     (Command.ADD_DLIMIT, errno.EOPNOTSUPP): "the file system does not count for disk limits (ext4 and tmpfs do)",
     (Command.REM_DLIMIT, errno.ESRCH): "the tag has no disk limit there",
@@ -214,6 +221,10 @@ class Vserver:
     def task_xid(self, pid: int = 0) -> int:
         """Return the xid of a process by host pid; 0 is the caller. Raises `NoSuchContextError`."""
         return self.call(Command.TASK_XID, pid)
+
+    def task_nid(self, pid: int = 0) -> int:
+        """Return the id of the network context of a process by host pid; 0 is the caller."""
+        return self.call(Command.TASK_NID, pid)
 
     def task_tag(self, pid: int = 0) -> int:
         """Return the file tag of a process by host pid; 0 is the caller. Raises `NoSuchContextError`."""

@@ -151,22 +151,26 @@ def queued(sig: int) -> ctypes.Array[ctypes.c_uint32]:
 
 
 def connected(scene: Scene, name: str, answers: Answers | None = None) -> tuple[Actor, socket.socket]:
-    """Return a victim that has connected to a listening stream socket, and that socket."""
+    """Return a victim that has connected to a listening stream socket of its own, and that socket."""
     path = Path("/run/cloison", f"{name}-{os.getpid()}")
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen(1)
     kept: list[socket.socket] = []
 
-    def connect() -> None:
-        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def body(link: Link) -> None:
+        listener, end = (socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
+        listener.bind(str(path))
+        listener.listen(1)
         end.connect(str(path))
         kept.append(end)
+        link.send("listener", [listener.fileno()])
+        answering(answers)(link)
 
-    aim = victim(scene, answers, connect)
+    aim = scene.victim(body)
+    said, descriptors = aim.link.receive_with_descriptors()
+    if not descriptors:
+        raise SceneError(said)
     path.unlink()
-    return aim, listener
+    return expect_ready(aim), socket.socket(fileno=descriptors[0])
 
 
 KILL = int(signal.SIGKILL)

@@ -6,7 +6,7 @@ _cloison()
 	local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W \
-			'create run list show ps exec enter kill wait remove flags caps info attr unhide device mount tag disk-limit unify' -- "$word")
+			'create run list show ps exec enter kill wait remove flags caps info attr unhide device mount tag disk-limit network unify' -- "$word")
 	elif [[ $word == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W \
 			"$(cloison "$command" --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")
