@@ -210,7 +210,8 @@ OPENSSH = Service(
     ask=_login,
     answer=lambda guest: guest,
     load=lambda address, guest: (
-        f"end=$(($(date +%s) + {LOAD_SECONDS})); good=0; wrong=0; while [ $good$wrong = 00 ] || [ $(date +%s) -lt $end ]; do"
+        f"end=$(($(date +%s) + {LOAD_SECONDS})); good=0; wrong=0;"
+        " while [ $good$wrong = 00 ] || [ $(date +%s) -lt $end ]; do"
         f' if [ "$({_login(address, guest)})" = {guest} ]; then good=$((good + 1)); else wrong=$((wrong + 1)); fi;'
         ' done; echo "good $good wrong $wrong failed 0"'
     ),
