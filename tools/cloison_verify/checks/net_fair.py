@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 
 from cloison.flags import NetworkCaps
@@ -91,7 +92,7 @@ def calling(context: Sequence[str], holder: str) -> Probe:
         def call() -> str:
             with socket.socket(socket.AF_INET, STREAM) as end:
                 end.settimeout(WAIT)
-                end.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, first | first + 3 << 16)
+                end.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("HH", first, first + 3))
                 end.connect((HOST, port))
                 return end.recv(64).decode().split()[0]
 
