@@ -304,6 +304,14 @@ def bench_life(_: Context, line: str = "6.12", json: str = "") -> None:
 
 
 @command("line", "json")
+def bench_network(_: Context, line: str = "6.12", json: str = "") -> None:
+    """Count what sockets pay for network contexts with 1 to 10,000 addresses, beside a network namespace."""
+    from cloison_forge.bench import network
+
+    network.measure(Request(line=line), json_path=json)
+
+
+@command("line", "json")
 def bench_tools(_: Context, line: str = "6.12", json: str = "") -> None:
     """Time what people wait for: nothing to do, first word of PID 1, a change to verified."""
     from cloison_forge.bench import toolkit
@@ -397,4 +405,14 @@ ns = Collection(doctor, fetch, kernel, boot, verify, kunit, kselftest, mutate, s
 ns.add_collection(_group("patch", "apply", patch, edit=edit, export=export, check=check))
 ns.add_collection(_group("kconfig", "resolve", kconfig, explain=explain, features=features))
 ns.add_collection(_group("image", "make", image, relock=relock))
-ns.add_collection(_group("bench", "operations", bench, life=bench_life, tools=bench_tools, kernel=bench_kernel))
+ns.add_collection(
+    _group(
+        "bench",
+        "operations",
+        bench,
+        life=bench_life,
+        network=bench_network,
+        tools=bench_tools,
+        kernel=bench_kernel,
+    )
+)

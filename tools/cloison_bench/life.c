@@ -81,6 +81,25 @@ static void create_persistent(void)
 	must(vserver(VCMD_CTX_CREATE, next_id, &flags) == (long)next_id, "ctx_create");
 }
 
+static void create_network(void)
+{
+	uint64_t flags = FLAG_STATE_ADMIN | FLAG_PERSISTENT;
+
+	must(vserver(VCMD_NET_CREATE, next_id, &flags) == (long)next_id, "net_create");
+}
+
+/* KiB held by as many empty contexts of a kind, which stay. */
+static void contexts_memory(const char *name, int count, void (*create)(void))
+{
+	long before = kernel_memory();
+
+	for (int i = 0; i < count; i++) {
+		next_id = FIRST_PRESENT + i;
+		in_child(create);
+	}
+	emit("{\"row\":\"memory %s\",\"count\":%d,\"kib\":%ld}", name, count, kernel_memory() - before);
+}
+
 static void timed_create(void)
 {
 	uint64_t begun = counter();
@@ -178,24 +197,19 @@ static void held_memory(const char *name, int flags, int count)
 void life_rows(int present)
 {
 	const int every = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWCGROUP;
-	long before;
 
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	must(shared != MAP_FAILED, "mmap");
-	if (present > 0) {
-		before = kernel_memory();
-		for (int i = 0; i < present; i++) {
-			next_id = FIRST_PRESENT + i;
-			in_child(create_persistent);
-		}
-		emit("{\"row\":\"memory contexts\",\"count\":%d,\"kib\":%ld}", present, kernel_memory() - before);
-	}
+	if (present > 0)
+		contexts_memory("contexts", present, create_persistent);
 	if (vserver(VCMD_GET_VERSION, 0, NULL) > 0)
 		context_rows(present);
 	if (present > 1)
 		return;
-	if (vserver(VCMD_GET_VERSION, 0, NULL) > 0)
+	if (vserver(VCMD_GET_VERSION, 0, NULL) > 0) {
 		share_rows();
+		contexts_memory("network contexts", 1000, create_network);
+	}
 	namespace_row("unshare net", CLONE_NEWNET);
 	namespace_row("unshare all", every);
 	held_memory("processes", 0, 100);

@@ -130,22 +130,26 @@ static void enter_context(void)
 
 int main(int argc, char **argv)
 {
-	char rows[256];
+	char rows[256], place[16];
+	int addresses, status;
 	pid_t child;
-	int status;
 
 	if (argc > 1 && !strcmp(argv[1], "--exit"))
 		return 0;
 	setup();
 	snprintf(rows, sizeof(rows), "%s", option("bench.rows", ""));
+	snprintf(place, sizeof(place), "%s", option("bench.place", "host"));
+	addresses = atoi(option("bench.addresses", "0"));
 	child = fork(); /* the rows run in a child in every column, so that PID 1 stays on the host */
 	if (child == 0) {
 		if (atoi(option("bench.context", "0")))
 			enter_context();
-		if (strcmp(rows, "life"))
-			micro_rows(rows);
-		else
+		if (!strcmp(rows, "life"))
 			life_rows(atoi(option("bench.present", "0")));
+		else if (!strcmp(rows, "net"))
+			net_rows(place, addresses);
+		else
+			micro_rows(rows);
 		_exit(0);
 	}
 	must(child > 0 && waitpid(child, &status, 0) == child, "rows");

@@ -46,7 +46,7 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void measure(const char *name, int count, void (*op)(void))
+void measure(const char *name, int count, void (*op)(void))
 {
 	uint64_t batch[BATCHES], total = 0;
 
