@@ -11,7 +11,7 @@ from cloison.context import Context
 from cloison.flags import Change, NetworkCaps
 from cloison_verify.catalogue import Probe, check, instead
 from cloison_verify.nets import A, join, machine
-from cloison_verify.networks import FAR, NEAR, looked
+from cloison_verify.networks import street
 from cloison_verify.scene import Scene, Seen, attempt
 
 DATAGRAM = socket.SOCK_DGRAM
@@ -22,43 +22,46 @@ CAP_NET_RAW = 13
 # --- interfaces
 
 
-def over(device: str, to: str) -> Callable[[], object]:
-    """Return an operation that sends a datagram over an interface that its control message names."""
-
-    def operation() -> None:
-        six = ":" in to
-        index = struct.pack("I", socket.if_nametoindex(device))
-        info = bytes(16) + index if six else index + bytes(8)
-        message = (socket.IPPROTO_IPV6, IPV6_PKTINFO, info) if six else (socket.IPPROTO_IP, IP_PKTINFO, info)
-        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, DATAGRAM) as end:
-            end.sendmsg([b"x"], [message], 0, (to, 9))
-
-    return operation
+def over(index: int, to: str) -> None:
+    """Send a datagram over an interface that its control message names."""
+    six = ":" in to
+    number = struct.pack("I", index)
+    info = bytes(16) + number if six else number + bytes(8)
+    message = (socket.IPPROTO_IPV6, IPV6_PKTINFO, info) if six else (socket.IPPROTO_IP, IP_PKTINFO, info)
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, DATAGRAM) as end:
+        end.sendmsg([b"x"], [message], 0, (to, 9))
 
 
-def scoped(device: str) -> Callable[[], object]:
-    """Return an operation that connects to an address of the link of an interface."""
-
-    def operation() -> None:
-        with socket.socket(socket.AF_INET6, DATAGRAM) as end:
-            end.connect(("fe80::99", 9, 0, socket.if_nametoindex(device)))
-
-    return operation
+def scoped(index: int, to: str) -> None:
+    """Connect to an address of the link of an interface."""
+    with socket.socket(socket.AF_INET6, DATAGRAM) as end:
+        end.connect((to, 9, 0, index))
 
 
-for _name, _far, _near in (
-    ("message-4", over(FAR, "10.77.1.99"), over(NEAR, "10.77.1.99")),
-    ("message-6", over(FAR, "fd77:1::99"), over(NEAR, "fd77:1::99")),
-    ("scope", scoped(FAR), scoped(NEAR)),
+def named(operation: Callable[[int, str], None], to: str, *, far: bool) -> Probe:
+    """Return a probe of an operation on an interface, by its number: inside, the far one has no name."""
+
+    def probe(scene: Scene) -> Seen:
+        with street() as place:
+            index = (place.far if far else place.near).index
+            return place.look(scene, lambda: operation(index, to), inside=True)
+
+    return probe
+
+
+for _name, _operation, _to in (
+    ("message-4", over, "10.77.1.99"),
+    ("message-6", over, "fd77:1::99"),
+    ("scope", scoped, "fe80::99"),
 ):
     check(
         f"net.device-{_name}",
         title=f"nothing is sent over an interface without an own address, past the routing tables ({_name})",
         attack="name an interface on which the context has no address",
         expected="EPERM",
-        control=instead(looked(_near, inside=True), "ok", "the interface of an own address"),
+        control=instead(named(_operation, _to, far=False), "ok", "the interface of an own address"),
         vectors=["N20"],
-    )(looked(_far, inside=True))
+    )(named(_operation, _to, far=True))
 
 
 # --- the grant for ICMP
