@@ -33,6 +33,7 @@ HELP = {
     "locked": "refuse anything but the pinned versions",
     "json": "write the answer as JSON to this path, - for standard output",
     "lane": "how the machine runs: uml or qemu",
+    "way": "how the machine boots, where its lane has several: direct, bios, uefi or microvm on lane qemu",
 }
 
 
@@ -203,17 +204,18 @@ def relock(_: Context) -> None:
         ui.note("image", change)
 
 
-@command("line", "lane", "profile", firmware="boot the disk image through 'bios' or 'uefi' instead of a direct kernel")
-def boot(_: Context, line: str = "6.12", lane: str = "qemu", profile: str = "", firmware: str = "") -> int:
+@command("line", "lane", "way", "profile")
+def boot(_: Context, line: str = "6.12", lane: str = "qemu", way: str = "", profile: str = "") -> int:
     """Boot a machine once and say how that ended."""
     from cloison_forge.machine import api
 
-    return api.boot(api.BootOptions(request=Request(line=line, profile=profile), lane=lane, firmware=firmware))
+    return api.boot(api.BootOptions(request=Request(line=line, profile=profile), lane=lane, way=way))
 
 
 @command(
     "line",
     "lane",
+    "way",
     "json",
     "offline",
     profile="kernel profile instead of the lane's own, such as debug",
@@ -227,6 +229,7 @@ def verify(
     _: Context,
     line: str = "6.12",
     lane: str = "uml",
+    way: str = "",
     profile: str = "",
     suite: str = "",
     json: str = "",
@@ -243,7 +246,7 @@ def verify(
         return api.coverage(json)
     request = Request(line=line, profile=profile, offline=offline)
     options = api.VerifyOptions(
-        request=request, lane=lane, suite=suite, json=json, junit=junit, html=html, append=append
+        request=request, lane=lane, way=way, suite=suite, json=json, junit=junit, html=html, append=append
     )
     return api.verify(options)
 

@@ -76,8 +76,8 @@ def test_a_shell_whose_machine_fails_is_an_error(monkeypatch: pytest.MonkeyPatch
     ("options", "why"),
     [
         (api.BootOptions(lane="vmware"), "no lane 'vmware'"),
-        (api.BootOptions(lane="uml", firmware="bios"), "no firmware 'bios' on lane 'uml'"),
-        (api.BootOptions(lane="qemu", firmware="coreboot"), "no firmware 'coreboot'"),
+        (api.BootOptions(lane="uml", way="bios"), "no way 'bios' on lane 'uml'"),
+        (api.BootOptions(lane="qemu", way="coreboot"), "no way 'coreboot'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_built(options: api.BootOptions, why: str) -> None:

@@ -136,7 +136,7 @@ GATES = (
     Gate("kselftest", "the series' own selftests, lane uml", _kselftest),
     Gate("build", "the host image, booted once", _build),
     Gate("qemu", "the checks in lane qemu", _verify("qemu")),
-    Gate("vm", "tests that boot machines: firmware, shell, broken input", _machines),
+    Gate("vm", "tests that boot machines: ways to boot, shell, broken input", _machines),
     Gate("kunit", "the series' KUnit tests, lane uml", _kunit, long=True),
     Gate("mutate", "each hook off in turn", _mutate, long=True),
     Gate("stress", "ten minutes of contexts under a debug kernel", _stress, long=True),

@@ -39,7 +39,8 @@ def stress(request: Request, *, lane: str, minutes: int) -> int:
     folder = program()
     ui.note("stress", f"{minutes} min on lane {lane}, profile {request.profile}")
     command = ("sh", "/mnt/share/run.sh", str(60 * minutes))
-    status, machine = api.shell_run(api.ShellOptions(request=request, lane=lane, share=str(folder), command=command))
+    options = api.ShellOptions(request=request, lane=lane, share=str(folder), command=command, parallel=True)
+    status, machine = api.shell_run(options)
     if not machine.good:
         raise api.failure(machine, f"lane {lane}")
     return 1 if status else 0

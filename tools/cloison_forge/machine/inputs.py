@@ -39,6 +39,13 @@ def lane_named(name: str) -> Lane:
     return LANES[name]
 
 
+def way_named(lane: Lane, name: str) -> str:
+    """Return a way to boot a lane ('' is its usual one), or fail and list those that exist."""
+    if name and name not in lane.ways:
+        raise UsageError(f"no way '{name}' on lane '{lane.name}'", hint=f"ways: {', '.join(lane.ways)}")
+    return name or lane.ways[0]
+
+
 def make(request: Request, lane: Lane) -> Inputs:
     """Build what is not up to date: the lane's kernel (or that of the profile asked for) and its root."""
     from cloison_forge import pipeline
@@ -52,12 +59,12 @@ def make(request: Request, lane: Lane) -> Inputs:
             hint=f"the lane's own profile is {lane.profile}",
         )
     if lane.arch == "x86_64" and own.profile == lane.profile and own.variant == "on":
-        return Inputs(kernel, disk=pipeline.image(own))
+        return Inputs(kernel, disk=pipeline.image(own), patience=lane.patience)
     return Inputs(
         kernel,
         root=pipeline.root(own).path,
         memory_mib=_DEBUG_MIB if debug else _PLAIN_MIB,
-        patience=_DEBUG_PATIENCE if debug else 1,
+        patience=max(lane.patience, _DEBUG_PATIENCE if debug else 1),
     )
 
 
