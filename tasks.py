@@ -32,8 +32,8 @@ HELP = {
     "offline": "use only what the cache holds, and name what is missing",
     "locked": "refuse anything but the pinned versions",
     "json": "write the answer as JSON to this path, - for standard output",
-    "lane": "how the machine runs: uml or qemu",
-    "way": "how the machine boots, where its lane has several: direct, bios, uefi or microvm on lane qemu",
+    "lane": "how the machine runs: uml, qemu, xen or bochs",
+    "way": "how the machine boots: on lane qemu direct, bios, uefi or microvm; on lane xen dom0 or pv",
 }
 
 

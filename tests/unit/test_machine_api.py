@@ -85,6 +85,11 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_built(options: a
         api.run_boot(options)
 
 
+def test_a_lane_without_a_way_in_has_no_shell() -> None:
+    with pytest.raises(UsageError, match="lane 'bochs' has no way in"):
+        api.shell(api.ShellOptions(lane="bochs", command=("true",)))
+
+
 def test_a_share_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no folder"):
         api.shell(api.ShellOptions(share=str(tmp_path / "missing")))

@@ -138,6 +138,8 @@ GATES = (
     Gate("qemu", "the checks in lane qemu", _verify("qemu")),
     Gate("vm", "tests that boot machines: ways to boot, shell, broken input", _machines),
     Gate("kunit", "the series' KUnit tests, lane uml", _kunit, long=True),
+    Gate("xen", "the checks in lane xen", _verify("xen"), long=True),
+    Gate("bochs", "the checks in lane bochs", _verify("bochs"), long=True),
     Gate("mutate", "each hook off in turn", _mutate, long=True),
     Gate("stress", "ten minutes of contexts under a debug kernel", _stress, long=True),
     Gate("bisect", "every patch builds with the option on and off, no new warnings", _series_builds, long=True),

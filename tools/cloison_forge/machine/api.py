@@ -95,10 +95,20 @@ def _orderly_end() -> Iterator[None]:
 
 
 def run_machine(
-    lane: Lane, spec: MachineSpec, expected: Expected, line: str, prepare: Callable[[Supervisor], None] | None = None
+    lane: Lane,
+    spec: MachineSpec,
+    expected: Expected,
+    line: str,
+    prepare: Callable[[Supervisor], None] | None = None,
+    accelerator: str = "",
 ) -> Run:
-    """Run one machine to its end. A KVM that breaks is remembered as broken, and TCG takes over at once."""
-    accelerator, why = machine_inputs.accelerator(lane)
+    """Run one machine to its end, under `accelerator` ('' is the best that works).
+
+    A KVM that breaks is remembered as broken, and TCG takes over at once.
+    """
+    why = ""
+    if not accelerator:
+        accelerator, why = machine_inputs.accelerator(lane)
     if why:
         _say_once(lane.name, why)
     while True:
@@ -121,8 +131,16 @@ def _say_once(lane: str, line: str) -> None:
     ui.note(lane, line)
 
 
-def _spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
-    spec = MachineSpec(inputs.kernel, job, root=inputs.root, disk=inputs.disk, memory_mib=inputs.memory_mib)
+def machine_spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
+    """Return the machine that does `job` with `inputs`; `more` are other fields of `MachineSpec`."""
+    spec = MachineSpec(
+        inputs.kernel,
+        job,
+        root=inputs.root,
+        disk=inputs.disk,
+        memory_mib=inputs.memory_mib,
+        hypervisor=inputs.hypervisor,
+    )
     return replace(spec, **more)  # type: ignore[arg-type]
 
 
@@ -142,7 +160,7 @@ def run_boot(options: BootOptions) -> Run:
     way = machine_inputs.way_named(lane, options.way)
     inputs = options.inputs or machine_inputs.make(options.request, lane)
     job = Job("boot")
-    spec = _spec(inputs, job, way=way)
+    spec = machine_spec(inputs, job, way=way)
     return run_machine(lane, spec, expected(inputs, job), options.request.line)
 
 
@@ -192,7 +210,7 @@ def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job, pr
         supervisor.on_progress = show
 
     # Two processors, for some ways to a process need another that runs; UML has one whatever is asked for.
-    spec = _spec(inputs, job, way=options.way, append=options.append, processors=2)
+    spec = machine_spec(inputs, job, way=options.way, append=options.append, processors=2)
     return run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
 
 
@@ -286,6 +304,8 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     end well, is for the caller to look at.
     """
     lane = machine_inputs.lane_named(options.lane)
+    if not lane.terminal:
+        raise UsageError(f"lane '{lane.name}' has no way in for a shell", hint="lanes uml, qemu and xen have")
     share = Path(options.share).expanduser().resolve() if options.share else None
     if share is not None and not share.is_dir():
         raise UsageError(f"--share {options.share} is no folder", hint="name a folder that exists")
@@ -301,7 +321,7 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     if window is not None:
         ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")
     with shell_room.lent_terminal(session):
-        spec = _spec(inputs, job, share=share, parallel=options.parallel)
+        spec = machine_spec(inputs, job, share=share, parallel=options.parallel)
         run = run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
     if session.status is None:
         ending = Ending(Outcome.NO_RESULT, "the command's exit status never came") if run.good else run.ending
