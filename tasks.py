@@ -330,6 +330,34 @@ def bench_kernel(_: Context, line: str = "6.12", json: str = "") -> None:
         ui.note("bench", f"processor time over a bare make: {result.ratio:.3f} (goal {overhead.GOAL})")
 
 
+@command(
+    "line",
+    "json",
+    "offline",
+    machines="only these, separated by commas: native, uml, kvm, tcg, dom0, domu, bochs",
+    rows="only these rows, separated by commas",
+    rounds="how often each figure is measured",
+    milliseconds="how long each measurement takes",
+    out="folder for table, picture and figures, instead of build/reports/compare",
+)
+def compare(
+    _: Context,
+    line: str = "6.12",
+    machines: str = "",
+    rows: str = "",
+    rounds: int = 3,
+    milliseconds: int = 300,
+    out: str = "",
+    json: str = "",
+    offline: bool = False,
+) -> int:
+    """Do the same work natively, in contexts, in containers and in every machine, and say what each costs."""
+    from cloison_forge.compare import api
+
+    request = Request(line=line, offline=offline)
+    return api.compare(api.Options(request, machines, rows, rounds, milliseconds, out, json))
+
+
 @command("line", "lane", "offline", profile="kernel profile instead of debug", minutes="how long, in minutes")
 def stress(
     _: Context, line: str = "6.12", lane: str = "qemu", profile: str = "debug", minutes: int = 10, offline: bool = False
@@ -396,7 +424,9 @@ def _group(name: str, label: str, default: Any, **others: Any) -> Collection:
     return group
 
 
-ns = Collection(doctor, fetch, kernel, boot, verify, kunit, kselftest, mutate, stress, shell, build, test, clean)
+ns = Collection(
+    doctor, fetch, kernel, boot, verify, kunit, kselftest, mutate, stress, compare, shell, build, test, clean
+)
 ns.add_collection(_group("patch", "apply", patch, edit=edit, export=export, check=check))
 ns.add_collection(_group("kconfig", "resolve", kconfig, explain=explain, features=features))
 ns.add_collection(_group("image", "make", image, relock=relock))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measures one row of `./invoke compare` in one surrounding: plain, in a context, or in a container.
+
+The same code runs in the machines (the runner's role "measure") and on the build host. What is told is the line of
+``tools/cloison_compare/work.c``: JSON with nanoseconds of this machine's clock, or with an ``error``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+WORK = Path("/run/cloison/work")
+SURROUNDINGS = ("plain", "context", "bubblewrap", "crun")
+_LONGEST = 200  # characters of a reason
+
+
+def _error(reason: str) -> str:
+    return json.dumps({"error": " ".join(reason.split())[:_LONGEST]})
+
+
+def bubblewrap(words: Sequence[str]) -> list[str]:
+    """Return the command that runs `words` in new namespaces of all kinds, over a read-only view of the files."""
+    files = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+    return ["bwrap", "--unshare-all", "--die-with-parent", *files, *words]
+
+
+def bundle(words: Sequence[str]) -> dict[str, object]:
+    """Return the OCI configuration of a container that runs `words` in new namespaces, as root, with this /usr.
+
+    The program itself, the first of `words`, is seen as /work there.
+    """
+    kinds = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+    capabilities = ["CAP_NET_ADMIN", "CAP_KILL", "CAP_DAC_OVERRIDE"]
+    sets = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
+    fresh = [("proc", "/proc"), ("tmpfs", "/tmp"), ("tmpfs", "/dev"), ("tmpfs", "/dev/shm")]
+    mounts: list[dict[str, object]] = [{"destination": at, "type": kind, "source": kind} for kind, at in fresh]
+    for source, at in (("/usr", "/usr"), (words[0], "/work")):
+        mounts.append({"destination": at, "type": "bind", "source": source, "options": ["rbind", "ro"]})
+    return {
+        "ociVersion": "1.0.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/work", *words[1:]],
+            "cwd": "/",
+            "env": ["PATH=/usr/bin:/bin"],
+            "capabilities": sets,
+        },
+        "root": {"path": "rootfs"},
+        "mounts": mounts,
+        "linux": {"namespaces": [{"type": kind} for kind in kinds]},
+    }
+
+
+def command(surrounding: str, words: Sequence[str], place: Path) -> list[str]:
+    """Return the command that runs the program's `words` in a surrounding; `place` is a scratch folder."""
+    if surrounding == "plain":
+        return list(words)
+    if surrounding == "context":
+        return [*words, "context"]
+    if surrounding == "bubblewrap":
+        return bubblewrap(words)
+    root = place / "rootfs"
+    root.mkdir()
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (place / "config.json").write_text(json.dumps(bundle(words)), encoding="utf-8")
+    state = ["--root", str(place / "state"), "--cgroup-manager", "disabled"]
+    return ["crun", *state, "run", "--bundle", str(place), f"cloison-{place.name}"]
+
+
+def measure(surrounding: str, row: str, milliseconds: int, work: Path = WORK, seconds: float = 600) -> str:
+    """Run one row and return what the program says; whatever goes wrong is an ``error`` in the same form."""
+    work.chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="cloison-compare-") as folder:
+        words = command(surrounding, [str(work), row, str(milliseconds)], Path(folder))
+        if shutil.which(words[0]) is None:
+            return _error(f"{words[0]} is not installed here")
+        try:
+            result = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            return _error(f"no end within {seconds:.0f} s")
+    line = (result.stdout.strip().splitlines() or [""])[-1]
+    try:
+        told = json.loads(line)
+    except ValueError:
+        told = None
+    if isinstance(told, dict) and ("error" in told or "median" in told):
+        return json.dumps(told)
+    last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+    return _error(f"{words[0]} ended with status {result.returncode}: {last}")
