@@ -95,10 +95,12 @@ def test_the_runner_measures_what_an_identifier_names(monkeypatch: pytest.Monkey
 
 def test_a_plan_alternates_over_the_surroundings() -> None:
     machine = plan.MACHINES[1]
-    ids = [piece.id for piece in plan.pieces(machine, ROWS, 2, 30)]
+    ids = [piece.id for piece in plan.pieces(machine, ROWS, 2, 30, memory=False)]
     assert ids[:4] == ["r0.plain.syscall", "r0.bubblewrap.syscall", "r0.crun.syscall", "r0.plain.fork"]
     assert len(ids) == len(set(ids)) == 2 * 2 * 3
     assert all(len(name) < 96 for name in ids), "PID 1 keeps no longer identifiers"
+    more = {piece.id for piece in plan.pieces(machine, ROWS, 2, 30, memory=True)} - set(ids)
+    assert more == {f"r0.{where}.idle{count}" for where in machine.surroundings for count in (1, 10, 100)}
 
 
 def test_every_column_is_compared_with_the_plain_kernel_of_its_kind() -> None:
@@ -122,6 +124,34 @@ def test_machines_and_rows_are_chosen_by_name() -> None:
         plan.chosen_rows("coffee")
 
 
+def test_idle_instances_take_memory(work: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counts = iter(["MemTotal: 9000 kB\nMemFree: 5000 kB\n", "MemTotal: 9000 kB\nMemFree: 4000 kB\nCached: 600 kB\n"])
+
+    class Meminfo:
+        def read_text(self, encoding: str) -> str:
+            assert encoding == "ascii"
+            return next(counts)
+
+    monkeypatch.setattr(measure, "MEMINFO", Meminfo())
+    monkeypatch.setattr(measure, "SETTLING", 0)
+    assert json.loads(measure.measure("plain", "idle3", 0, work)) == {"kib": 400}
+    assert measure.used("MemTotal: 10 kB\nMemFree: 4 kB\nHugePages_Total: 0\n") == 6
+    monkeypatch.setattr(measure, "MEMINFO", Path("/proc/meminfo"))
+    assert "instance 1 of 2: " in json.loads(measure.measure("context", "idle2", 0, work))["error"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert json.loads(measure.measure("crun", "idle1", 0, work))["error"] == "crun is not installed here"
+
+
+def test_a_machine_takes_memory_of_the_host() -> None:
+    process = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])
+    try:
+        assert measuring.proportional(os.getpid()) > 0
+        assert measuring.proportional(2**30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def told(surrounding: str, figures: dict[str, list[float]]) -> dict[str, dict[str, object]]:
     """Return what a machine told: for each row, a median a round."""
     return {
@@ -132,11 +162,19 @@ def told(surrounding: str, figures: dict[str, list[float]]) -> dict[str, dict[st
 
 
 def results() -> dict[str, Result]:
+    """Return results of three machines."""
     off = Result(dict(told("plain", {"syscall": [50.0] * 3, "fork": [500.0] * 3})), clock=2.0)
     return {
         "native": Result(dict(told("plain", {"syscall": [10.0, 30.0, 20.0], "fork": [100.0] * 3}))),
         "bochs-off": off,
-        "bochs": Result(dict(told("context", {"syscall": [100.0] * 3, "fork": [500.0] * 2})), clock=2.0),
+        "bochs": Result(
+            {
+                **told("context", {"syscall": [100.0] * 3, "fork": [500.0] * 2}),
+                "r0.context.idle1": {"kib": 5},
+                "r0.context.idle100": {"kib": 900},
+            },
+            clock=2.0,
+        ),
     }
 
 
@@ -178,7 +216,11 @@ def test_renderings_agree_and_leave_no_column_out() -> None:
     data = json.loads(json.dumps(render.as_json(made, about)))
     assert data["schema"] == "cloison-compare-1"
     rows = list(csv.DictReader(io.StringIO(render.as_csv(made))))
-    assert len(rows) == len(made) * len(ROWS)
+    assert len(rows) == len(made) * len(ROWS) + 3 * len(made)
+    memory = {row["row"]: (row["kib"], row["reason"]) for row in rows if row["column"] == "bochs.context"}
+    assert memory["idle1"] == ("5", "")
+    assert memory["idle10"] == ("", "not measured")
+    assert memory["idle100"] == ("900", "")
     text = render.as_markdown(made, about)
     picture = ET.fromstring(render.as_svg(made, about))
     drawn = "".join(picture.itertext())
@@ -189,6 +231,7 @@ def test_renderings_agree_and_leave_no_column_out() -> None:
         assert column["rows"]["fork"]["median"] == line.cells["fork"].median
     assert "the machine told nothing" in text
     assert "under 3 %" in text
+    assert "| Bochs, patched kernel, in a context | 5 | – | 900 | – |" in text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.5, "0.5 ns"), (1234, "1.23 µs"), (2e6, "2 ms"), (999.9e6, "1000 ms")])
@@ -197,7 +240,7 @@ def test_times_have_units(value: float, text: str) -> None:
 
 
 def test_the_stopwatch_compares_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = plan.pieces(plan.MACHINES[0], ("fork",), 1, 30)
+    pieces = plan.pieces(plan.MACHINES[0], ("fork",), 1, 30, memory=False)
     judge = Judge(Expected(NONCE, pieces))
     now = iter([0.0, 3.0, 4.0])
     monkeypatch.setattr("cloison_forge.compare.measuring.time.monotonic", lambda: next(now))

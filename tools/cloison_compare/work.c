@@ -7,6 +7,10 @@
  * does one kind of operation again and again and prints one JSON line: nanoseconds of the machine's own
  * clock for one operation, as the median, the quartiles and the least of equal batches. With "context" it
  * makes a context and works inside it.
+ *
+ *   work idle NUMBER [context]
+ *
+ * says "ready" and waits for the end of its standard input, in a context of that number.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -394,17 +398,30 @@ static void measure(const struct row *row, uint64_t milliseconds)
 int main(int argc, char **argv)
 {
 	uint64_t flags = FLAG_STATE_ADMIN;
+	uint32_t context = CONTEXT;
+	int idle;
 
 	if (argc == 2 && !strcmp(argv[1], "exit"))
 		return 0;
 	if (argc < 3)
 		return 2;
 	self = argv[0];
+	idle = !strcmp(argv[1], "idle");
 	signal(SIGPIPE, SIG_IGN);
-	loopback_up();
+	if (idle)
+		context += (uint32_t)strtoul(argv[2], NULL, 10);
+	else
+		loopback_up();
 	if (argc > 3)
-		must(!strcmp(argv[3], "context") && syscall(VSERVER_NR, VCMD_CTX_CREATE, CONTEXT, &flags) == CONTEXT,
+		must(!strcmp(argv[3], "context") && syscall(VSERVER_NR, VCMD_CTX_CREATE, context, &flags) == (long)context,
 		     "ctx_create");
+	if (idle) {
+		puts("ready");
+		fflush(stdout);
+		while (read_byte(STDIN_FILENO))
+			;
+		return 0;
+	}
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		if (strcmp(rows[i].name, argv[1]))
 			continue;

@@ -7,15 +7,19 @@ The same code runs in the machines (the runner's role "measure") and on the buil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 WORK = Path("/run/cloison/work")
 SURROUNDINGS = ("plain", "context", "bubblewrap", "crun")
+MEMINFO = Path("/proc/meminfo")
+SETTLING = 0.5  # seconds until what was begun or ended has its memory, or has given it back
 _LONGEST = 200  # characters of a reason
 
 
@@ -73,8 +77,56 @@ def command(surrounding: str, words: Sequence[str], place: Path) -> list[str]:
     return ["crun", *state, "run", "--bundle", str(place), f"cloison-{place.name}"]
 
 
+def used(meminfo: str) -> int:
+    """Return the memory in use, in KiB, without caches that the kernel would give back."""
+    fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
+    kib = {name: int(value.split()[0]) for name, value in fields.items() if value.split()}
+    return kib["MemTotal"] - sum(kib.get(name, 0) for name in ("MemFree", "Buffers", "Cached", "SReclaimable"))
+
+
+def _settled() -> int:
+    time.sleep(SETTLING)
+    return used(MEMINFO.read_text(encoding="ascii"))
+
+
+def idle(surrounding: str, count: int, work: Path = WORK) -> str:
+    """Start `count` instances that do nothing; return as JSON the KiB of memory by which more is in use."""
+    work.chmod(0o755)
+    started: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as places:
+        try:
+            before = _settled()
+            for number in range(count):
+                place = places.enter_context(tempfile.TemporaryDirectory(prefix="cloison-compare-"))
+                words = command(surrounding, [str(work), "idle", str(number)], Path(place))
+                if shutil.which(words[0]) is None:
+                    return _error(f"{words[0]} is not installed here")
+                process = subprocess.Popen(
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                )
+                started.append(process)
+                assert process.stdout is not None
+                line = process.stdout.readline().decode(errors="replace").strip()
+                if line != "ready":
+                    return _error(f"instance {number + 1} of {count}: {line or 'no word'}")
+            return json.dumps({"kib": _settled() - before})
+        finally:
+            for process in started:
+                assert process.stdin is not None
+                process.stdin.close()
+            for process in started:
+                assert process.stdout is not None
+                process.stdout.close()
+                process.wait()
+
+
 def measure(surrounding: str, row: str, milliseconds: int, work: Path = WORK, seconds: float = 600) -> str:
-    """Run one row and return what the program says; whatever goes wrong is an ``error`` in the same form."""
+    """Run one row and return what the program says; whatever goes wrong is an ``error`` in the same form.
+
+    Row ``idleN`` is the memory of N idle instances.
+    """
+    if row.startswith("idle"):
+        return idle(surrounding, int(row.removeprefix("idle")), work)
     work.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="cloison-compare-") as folder:
         words = command(surrounding, [str(work), row, str(milliseconds)], Path(folder))

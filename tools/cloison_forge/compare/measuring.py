@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,24 +28,27 @@ _GRACE = 40  # seconds that a measurement may take beyond its own time, before p
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: rows, rounds, and milliseconds for each measurement."""
+    """How much is measured: rows, rounds, milliseconds for each measurement, and whether memory too."""
 
     rows: tuple[str, ...]
     rounds: int
     milliseconds: int
+    memory: bool = True
 
 
 @dataclass
 class Result:
     """What one machine told: for each piece (``ROUND.SURROUNDING.ROW``) the program's line, or why there is none.
 
-    `clock` is how many seconds passed on the host in a second of the machine's clock; `failure` is set when the
-    machine did not come to its end.
+    `clock` is how many seconds passed on the host in a second of the machine's clock; `memory` is what the machine
+    itself took on the host when it was ready and idle, in KiB (proportional set size of its processes, None if
+    unknown); `failure` is set when the machine did not come to its end.
     """
 
     told: dict[str, Mapping[str, object]] = field(default_factory=dict)
     failure: str = ""
     clock: float = 1.0
+    memory: int | None = None
 
 
 def program() -> Path:
@@ -60,16 +65,38 @@ def program() -> Path:
     return stage.out / "work"
 
 
+def proportional(ancestor: int) -> int:
+    """Return the proportional set size of a process's descendants, in KiB; 0 when nothing of it can be read."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            text = path.read_text(encoding="utf-8", errors="replace")
+            parents[int(path.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    total = 0
+    for process in parents:
+        above = process
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above == ancestor != process:
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines():
+                    total += int(line.split()[1]) if line.startswith("Pss:") else 0
+    return total
+
+
 class Stopwatch:
-    """Notes how long each piece took on the host's clock, from what the judge hears."""
+    """Notes how long each piece took on the host's clock, and what a ready machine takes, from what the judge hears."""
 
     def __init__(self) -> None:
+        self.memory: int | None = None
         self.seconds: dict[str, float] = {}
         self._begun: dict[str, float] = {}
 
     def __call__(self, judge: Judge) -> None:
         """Look at what has begun and what has ended."""
         now = time.monotonic()
+        if self.memory is None and judge.hello is not None:
+            self.memory = proportional(os.getpid()) or None
         if judge.current is not None:
             self._begun.setdefault(judge.current.id, now)
         for name, result in judge.results.items():
@@ -104,7 +131,7 @@ def boot(machine: Machine, request: Request, sizes: Sizes) -> Result:
             return Result(failure=verdict.reason)
     what = inputs.make(replace(request, variant=machine.variant, profile=""), lane)
     seconds = min(3600, (sizes.milliseconds // 250 + _GRACE) * what.patience)
-    plan = pieces(machine, sizes.rows, sizes.rounds, seconds)
+    plan = pieces(machine, sizes.rows, sizes.rounds, seconds, memory=sizes.memory)
     extra = {"work": program().read_bytes()}
     job = Job("verify", plan, role="measure", extra=extra, parameters={"milliseconds": sizes.milliseconds})
     watch = Stopwatch()
@@ -114,7 +141,7 @@ def boot(machine: Machine, request: Request, sizes: Sizes) -> Result:
 
     spec = api.machine_spec(what, job, way=inputs.way_named(lane, machine.way))
     made = api.run_machine(lane, spec, api.expected(what, job), request.line, prepare, machine.accelerator)
-    result = Result(clock=watch.clock(made.judge))
+    result = Result(clock=watch.clock(made.judge), memory=watch.memory)
     for name, told in made.judge.results.items():
         if told.status != "not_reported":
             result.told[name] = _line(told.seen)
@@ -129,7 +156,7 @@ def native(machine: Machine, sizes: Sizes) -> Result:
     """Measure on the build host, with the kernel that happens to run there."""
     work = program()
     result = Result()
-    for piece in pieces(machine, sizes.rows, sizes.rounds, 60):
+    for piece in pieces(machine, sizes.rows, sizes.rounds, 60, memory=sizes.memory):
         _, surrounding, row = piece.id.split(".")
         result.told[piece.id] = _line(measure.measure(surrounding, row, sizes.milliseconds, work, seconds=120))
     return result

@@ -23,6 +23,9 @@ ROWS = {
     "web": "web request of 4 KiB",
     "compile": "compile of 400 lines (tcc)",
 }
+IDLE = (1, 10, 100)
+"""How many idle instances are held to see what memory they take."""
+
 CONTAINERS = ("bubblewrap", "crun")
 _TITLES = {"plain": "", "context": "in a context", "bubblewrap": "in bubblewrap", "crun": "in crun"}
 
@@ -115,15 +118,19 @@ def _nothing(_: Scene) -> Seen:
     raise AssertionError("measurements are no checks")
 
 
-def pieces(machine: Machine, rows: tuple[str, ...], rounds: int, seconds: int) -> tuple[Check, ...]:
+def pieces(machine: Machine, rows: tuple[str, ...], rounds: int, seconds: int, *, memory: bool) -> tuple[Check, ...]:
     """Return what one machine is to measure, as a plan for PID 1: identifiers are ROUND.SURROUNDING.ROW.
 
-    Rounds alternate over the surroundings, so that what changes with time changes all of them.
+    Rounds alternate over the surroundings, so that what changes with time changes all of them. `memory` adds
+    rows ``idleN``, once each.
     """
     control = Instead(_nothing, ("",), "nothing")
-    return tuple(
-        Check(f"r{number}.{surrounding}.{row}", row, "", ("",), control, _nothing, seconds=seconds)
+    limits = {
+        f"r{number}.{surrounding}.{row}": seconds
         for number in range(rounds)
         for row in rows
         for surrounding in machine.surroundings
-    )
+    }
+    for surrounding in machine.surroundings if memory else ():
+        limits |= {f"r0.{surrounding}.idle{count}": min(3600, seconds + seconds * count // 20) for count in IDLE}
+    return tuple(Check(name, name, "", ("",), control, _nothing, seconds=limit) for name, limit in limits.items())

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 
-from cloison_forge.compare.plan import ROWS
+from cloison_forge.compare.plan import IDLE, ROWS
 from cloison_forge.compare.table import Cell, Line
 
 SCHEMA = "cloison-compare-1"
@@ -58,6 +58,9 @@ def as_json(table: Sequence[Line], about: Mapping[str, object]) -> dict[str, obj
                 "clock": round(line.clock, 4),
                 "mean_ratio": line.mean("ratio"),
                 "mean_native": line.mean("native"),
+                "idle_kib": {str(count): kib if isinstance(kib, int) else None for count, kib in line.memory.items()},
+                "idle_missing": {str(count): why for count, why in line.memory.items() if isinstance(why, str)},
+                "machine_kib": line.machine_memory,
                 "rows": {row: asdict(cell) for row, cell in line.cells.items()},
             }
             for line in table
@@ -70,12 +73,18 @@ def as_csv(table: Sequence[Line]) -> str:
     """Return a line for each cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["column", "row", "median_ns", "low_ns", "high_ns", "rounds", "ratio", "native", "reason"])
+    writer.writerow(["column", "row", "median_ns", "low_ns", "high_ns", "rounds", "ratio", "native", "kib", "reason"])
     for line in table:
         for row, cell in line.cells.items():
             figures = [cell.median, cell.low, cell.high, cell.rounds, cell.ratio, cell.native]
             texts = ["" if value is None else f"{value:.6g}" for value in figures]
-            writer.writerow([line.column.name, row, *texts, cell.reason])
+            writer.writerow([line.column.name, row, *texts, "", cell.reason])
+        memory = [("machine", line.machine_memory), *((f"idle{count}", kib) for count, kib in line.memory.items())]
+        for row, kib in memory:
+            if isinstance(kib, int):
+                writer.writerow([line.column.name, row, *([""] * 6), kib, ""])
+            elif kib is not None:
+                writer.writerow([line.column.name, row, *([""] * 7), kib])
     return out.getvalue()
 
 
@@ -113,11 +122,28 @@ def as_markdown(table: Sequence[Line], about: Mapping[str, object]) -> str:
         text.append(
             "| " + " | ".join([line.column.title, *cells, _mean_text(line, "ratio"), _mean_text(line, "native")]) + " |"
         )
+    text += ["", *_memory_table(table)]
     empty = _reasons(table)
     if empty:
         text += ["", "Without figures:", "", *empty]
     text += ["", "Published by others:", "", *(f"- {what}: {figure} ({source})" for what, figure, source in PUBLISHED)]
     return "\n".join(text) + "\n"
+
+
+def _memory_table(table: Sequence[Line]) -> list[str]:
+    """Return the lines of the table of memory."""
+    lines = [
+        "Memory: KiB in use more with so many idle instances of one small program, seen in the machine; and what the "
+        "machine itself took of the host when it was ready (proportional set size).",
+        "",
+        "| where | " + " | ".join(f"{count} idle" for count in IDLE) + " | the machine |",
+        "|---|" + "---|" * (len(IDLE) + 1),
+    ]
+    for line in table:
+        figures = [*line.memory.values(), line.machine_memory]
+        texts = [f"{kib:,}" if isinstance(kib, int) else "–" for kib in figures]
+        lines.append("| " + " | ".join([line.column.title, *texts]) + " |")
+    return lines
 
 
 def _reasons(table: Sequence[Line]) -> list[str]:
@@ -128,6 +154,10 @@ def _reasons(table: Sequence[Line]) -> list[str]:
         for row, cell in line.cells.items():
             if cell.median is None:
                 grouped.setdefault(cell.reason, []).append(row)
+        missing = {why: count for count, why in line.memory.items() if isinstance(why, str) and why != "not measured"}
+        for why, count in missing.items():
+            if why not in grouped:
+                grouped[why] = [f"memory of {count} idle"]
         for reason, rows in grouped.items():
             which = "all rows" if len(rows) == len(line.cells) else ", ".join(rows)
             found.append(f"- {line.column.title} ({which}): {reason}")

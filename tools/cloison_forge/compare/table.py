@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloison_forge.compare.measuring import Result
-from cloison_forge.compare.plan import Column
+from cloison_forge.compare.plan import IDLE, Column
 
 NATIVE = "native.plain"
 
@@ -33,10 +33,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A column with its cells by row, and the geometric means of its ratios over the rows that have them."""
+    """A column with its cells by row, and the geometric means of its ratios over the rows that have them.
+
+    `memory` is what idle instances take, in KiB by their number (a text: why there is no figure); `machine_memory`
+    what the machine took on the host.
+    """
 
     column: Column
     cells: Mapping[str, Cell]
+    memory: Mapping[int, int | str]
+    machine_memory: int | None
     clock: float
     failure: str
 
@@ -66,6 +72,12 @@ def _cell(column: Column, row: str, result: Result, rounds: int) -> Cell:
     return Cell(median, min([*lows, median]), max([*highs, median]), len(medians))
 
 
+def _memory(column: Column, count: int, result: Result) -> int | str:
+    told = result.told.get(f"r0.{column.surrounding}.idle{count}", {})
+    kib = told.get("kib")
+    return kib if isinstance(kib, int) else str(told.get("error") or result.failure or "not measured")
+
+
 def _ratio(cell: Cell, reference: Cell | None) -> float | None:
     if cell.median is None or reference is None or reference.median is None:
         return None
@@ -87,5 +99,6 @@ def make(columns: Sequence[Column], rows: Sequence[str], results: Mapping[str, R
             row: Cell(**{**vars(cell), "ratio": _ratio(cell, own.get(row)), "native": _ratio(cell, native.get(row))})
             for row, cell in cells[column.name].items()
         }
-        table.append(Line(column, full, result.clock, result.failure))
+        memory = {count: _memory(column, count, result) for count in IDLE}
+        table.append(Line(column, full, memory, result.memory, result.clock, result.failure))
     return table
