@@ -25,6 +25,7 @@ class Model:
     init: int = 0
     ccaps: int = 0
     bcaps: int = ALL_BITS
+    umask: int = 0
     name: bytes = b""
 
 
@@ -36,7 +37,9 @@ class FakeKernel:
     refuse: dict[int, int] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     killed: list[tuple[int, int, int]] = field(default_factory=list)
+    mapped: list[tuple[int, bytes | None, bytes | None, int]] = field(default_factory=list)
     on_kill: Callable[[Model, int], None] | None = None
+    configuration: int = 0x10000C01
 
     def vserver(self) -> Vserver:
         return Vserver(self)
@@ -49,7 +52,7 @@ class FakeKernel:
         if known is Command.GET_VERSION:
             return abi.INTERFACE_VERSION
         if known is Command.GET_VCI:
-            return 0x10000C01
+            return self.configuration
         if known is Command.GET_SPACE_MASK:
             assert isinstance(data, abi.SpaceMaskV1)
             data.mask = 0x6C020200
@@ -58,10 +61,24 @@ class FakeKernel:
             return self._create(ident, data)
         if known is Command.CTX_MIGRATE_V0 and ident == abi.SPECTATOR:
             return 1
+        if isinstance(data, abi.SetMapping):
+            return self._map(known, ident, data)
         context = self.contexts.get(ident)
         if context is None:
             return -errno.ESRCH
         return self._on_context(known, ident, context, data)
+
+    def _map(self, command: Command, ident: int, data: abi.SetMapping) -> int:
+        """Keep rules about devices by path; nodes that the tool makes for the call have a name of their own."""
+        rule = (ident, data.device, data.target, data.flags)
+        if command is Command.SET_MAPPING:
+            self.mapped.append(rule)
+            return 0
+        for known in self.mapped:
+            if known[:3] == rule[:3]:
+                self.mapped.remove(known)
+                return 1
+        return -errno.ENOENT
 
     def _create(self, ident: int, data: ctypes.Structure | None) -> int:
         assert isinstance(data, abi.CtxCreate)
@@ -86,6 +103,10 @@ class FakeKernel:
                 context.bcaps = context.bcaps & ~data.bmask | data.bcaps & data.bmask
             case abi.BoundCaps():
                 data.bcaps = context.bcaps
+            case abi.UnshareMask() if command is Command.SET_UMASK:
+                context.umask = context.umask & ~data.mask | data.umask & data.mask
+            case abi.UnshareMask():
+                data.umask = context.umask
             case abi.VhiName() if command is Command.SET_VHI_NAME:
                 context.name = data.name
             case abi.VhiName():

@@ -12,12 +12,18 @@ from pathlib import Path
 import pytest
 
 from cloison import abi
-from cloison.flags import ContextCaps, ContextFlags, MigrateFlags
+from cloison.devices import DeviceRights
+from cloison.flags import ContextCaps, ContextFlags, FileAttributes, MigrateFlags
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "include/uapi/linux/vserver.h"
 SERIES = sorted(path.parent for path in (ROOT / "patches").glob("*/series"))
-FLAGS: tuple[tuple[str, type[IntFlag]], ...] = (("VXF", ContextFlags), ("VXC", ContextCaps), ("VXM", MigrateFlags))
+FLAGS: tuple[tuple[str, type[IntFlag]], ...] = (
+    ("VXF", ContextFlags),
+    ("VXC", ContextCaps),
+    ("VXM", MigrateFlags),
+    ("VXA", FileAttributes),
+)
 
 
 def extract_header(series: Path, target: Path) -> Path:
@@ -36,6 +42,7 @@ def expectations() -> dict[str, int]:
     wanted = {f"VCMD_{command.name.lower()}": int(command) for command in abi.Command}
     wanted |= {f"VC_{category.name}": int(category) for category in abi.Category}
     wanted |= {f"{prefix}_{flag.name}": int(flag) for prefix, kind in FLAGS for flag in kind}
+    wanted |= {f"VXD_{flag.name}": int(flag) for flag in DeviceRights}
     wanted |= {
         "VCI_VERSION": abi.INTERFACE_VERSION,
         "VX_ID_HOST": abi.HOST,
@@ -45,6 +52,10 @@ def expectations() -> dict[str, int]:
         "CAP_CONTEXT": abi.CAP_CONTEXT,
         "VHIN_CONTEXT": abi.NAME_CONTEXT,
         "VHIN_SIZE": abi.NAME_SIZE,
+        "VXDL_KEEP": abi.DLIMIT_KEEP,
+        "VXDL_INFINITY": abi.DLIMIT_INFINITY,
+        "VXDL_UNITS": abi.DLIMIT_UNITS,
+        "VXDL_TOTAL_SHIFT": abi.DLIMIT_TOTAL_SHIFT,
     }
     for name, kind in abi.STRUCTURES.items():
         wanted[f"sizeof(struct vcmd_{name})"] = ctypes.sizeof(kind)
@@ -63,7 +74,7 @@ def compiled(header: Path, expressions: list[str], folder: Path) -> list[int]:
         f'#include <stddef.h>\n#include <stdio.h>\n#include "{header}"\nint main(void)\n{{\n{rows}\n\treturn 0;\n}}\n',
         encoding="ascii",
     )
-    subprocess.run(["gcc", "-Wall", "-Werror", "-o", str(folder / "values"), str(source)], check=True)
+    subprocess.run(["gcc", "-Wall", "-Werror", "-D__user=", "-o", str(folder / "values"), str(source)], check=True)
     answer = subprocess.run([str(folder / "values")], check=True, capture_output=True, text=True)
     return [int(line) for line in answer.stdout.split()]
 
@@ -80,7 +91,7 @@ def test_binding_equals_the_header(series: Path, tmp_path: Path) -> None:
 def test_binding_lacks_nothing_of_the_header_s_flags(series: Path, tmp_path: Path) -> None:
     text = extract_header(series, tmp_path).read_text(encoding="ascii")
     for prefix, kind in FLAGS:
-        in_header = set(re.findall(rf"^#define {prefix}_([A-Z_]+)\s+\(1ULL <<", text, re.MULTILINE))
+        in_header = set(re.findall(rf"^#define {prefix}_([A-Z_]+)\s+\(1U(?:LL)? <<", text, re.MULTILINE))
         assert in_header == set(kind.__members__), prefix
 
 

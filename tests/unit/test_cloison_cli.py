@@ -16,7 +16,7 @@ from cloison import cli, lifecycle, procfs, supervise
 from cloison.abi import Command
 from cloison.context import Context
 from cloison.errors import CloisonError, Exit
-from cloison.flags import ONE_TIME, ContextFlags
+from cloison.flags import ONE_TIME, ContextFlags, Spaces
 from cloison.names import Registry
 from cloison.parser import COMMANDS, parse_arguments
 from cloison.syscall import Vserver
@@ -55,7 +55,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_create_list_show_remove(bench: Bench) -> None:
-    assert bench("create", "web", "--flags", "virt_uptime", "--bound", "~sys_admin", "--json") == (
+    assert bench("create", "web", "--flags", "virt_uptime", "--bound", "~sys_admin", "--json", "--umask", "ipc") == (
         0,
         '{\n  "name": "web",\n  "xid": 100\n}\n',
         "",
@@ -64,6 +64,7 @@ def test_create_list_show_remove(bench: Bench) -> None:
     assert ContextFlags(made.flags) == (
         ContextFlags.PERSISTENT | ContextFlags.VIRT_UPTIME | ONE_TIME & ~ContextFlags.STATE_SETUP
     )
+    assert made.umask == int(Spaces.IPC)
     assert bench("create", "db", "--xid", "7")[0] == 0
     status, out, _ = bench("list")
     assert status == 0
@@ -185,6 +186,20 @@ def test_caps(bench: Bench) -> None:
     bench.kernel.contexts = {9: Model(P)}
     out = bench("caps", "9", "--caps", "set_utsname,grant_io_uring", "--bound", "none,chown")[1]
     assert out.split("\n")[:2] == ["caps   set_utsname, grant_io_uring", "bound  chown"]
+    assert out.split("\n")[2:] == ["umask  none", "idle   none", ""]
+    out = bench("caps", "9", "--bound", "sys_time,bpf,syslog", "--caps", "grant_bpf", "--umask", "mount,uts", "--json")[
+        1
+    ]
+    assert json.loads(out) == {
+        "caps": ["set_utsname", "grant_io_uring", "grant_bpf"],
+        "bound": ["chown", "sys_time", "syslog", "bpf"],
+        "umask": ["mount", "uts"],
+        "idle": ["sys_time", "syslog"],
+    }
+    bench("caps", "9", "--umask", "all,~user")
+    assert bench.kernel.contexts[9].umask == 0x6E020080
+    status, _, err = bench("caps", "9", "--umask", "fs")
+    assert (status, "no flag is called 'fs'" in err) == (2, True)
     bench.kernel.refuse[Command.GET_BCAPS] = errno.ENOSYS
     assert "(not offered by this kernel)" in bench("caps", "9")[1]
 

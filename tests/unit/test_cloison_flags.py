@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloison.flags import BCAP_WORDS, CAPABILITIES, CCAP_WORDS, CONTEXT_WORDS, WORD64, Change, describe, parse
+from cloison.flags import (
+    BCAP_WORDS,
+    CAPABILITIES,
+    CCAP_WORDS,
+    CONTEXT_WORDS,
+    NEEDED_GRANTS,
+    WORD64,
+    Change,
+    ContextCaps,
+    describe,
+    parse,
+    without_effect,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +68,10 @@ def test_capabilities_have_the_kernel_s_numbers() -> None:
         40,
     ]
     assert parse("cap_sys_admin", BCAP_WORDS).value == 1 << 21
+
+
+def test_capabilities_without_their_grant_have_no_effect() -> None:
+    bound = BCAP_WORDS["sys_time"] | BCAP_WORDS["bpf"] | BCAP_WORDS["syslog"] | BCAP_WORDS["chown"]
+    assert without_effect(bound, 0) == ["sys_time", "bpf", "syslog"]
+    assert without_effect(bound, int(ContextCaps.GRANT_TIME | ContextCaps.GRANT_BPF)) == ["syslog"]
+    assert set(NEEDED_GRANTS) <= set(BCAP_WORDS)

@@ -22,6 +22,15 @@ def test_hooks_are_read_off_the_series(tmp_path: Path) -> None:
     assert hooks(tmp_path) == ["FIND_PID", "PTRACE"]
 
 
+def test_a_hook_that_moves_to_another_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "series").write_text("one.patch\ntwo.patch\n")
+    (tmp_path / "one.patch").write_text("+++ b/kernel/info.c\n+\treturn vx_hook(BCAPS);\n")
+    (tmp_path / "two.patch").write_text(
+        "+++ b/kernel/caps.c\n+\treturn vx_hook(BCAPS);\n+++ b/kernel/info.c\n-\treturn vx_hook(BCAPS);\n"
+    )
+    assert hooks(tmp_path) == ["BCAPS"]
+
+
 def test_hooks_are_not_read_off_documentation(tmp_path: Path) -> None:
     (tmp_path / "series").write_text("one.patch\n")
     (tmp_path / "one.patch").write_text(

@@ -301,6 +301,18 @@ def test_adding_a_file_keeps_unexported_commits(bench: Bench) -> None:
     assert export(bench).changed == ("common/more.patch",)
 
 
+def test_what_git_stash_holds_is_moved_aside(bench: Bench) -> None:
+    normal(bench)
+    area = edit(bench).path
+    (area / "kernel/vserver/core.c").write_text("int mine;\n")
+    git(area, "stash", "-q")
+    edit(bench, add=("kernel/exit.c",))
+    assert (area / "kernel/exit.c").read_text() == EXIT
+    [old] = area.parent.glob("edit-*")
+    git(old, "stash", "pop", "-q")
+    assert (old / "kernel/vserver/core.c").read_text() == "int mine;\n"
+
+
 @pytest.mark.parametrize("name", ["kernel/nowhere.c", "/etc/passwd", "../x.c"])
 def test_adding_what_is_not_there_is_refused(bench: Bench, name: str) -> None:
     bench.standard()

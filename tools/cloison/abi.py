@@ -30,6 +30,17 @@ CAP_CONTEXT = 63
 SELF = 0xFFFFFFFF
 """Id that means "the caller's own context" where a command looks a context up (−1)."""
 
+MAX_TAG = 65535
+"""Largest tag that a task or a file can be given."""
+DLIMIT_KEEP = 0xFFFFFFFE
+"""A number of `DiskLimit` that stays as it is."""
+DLIMIT_INFINITY = 0xFFFFFFFF
+"""No limit of space; of inodes it is just a large number."""
+DLIMIT_UNITS = 0x10
+"""Flag of `DiskLimit`: bits 0 and 1 are the unit of space used, bits 2 and 3 of the total, as powers of 1024."""
+DLIMIT_TOTAL_SHIFT = 2
+"""Where the unit of the total stands in the flags of `DiskLimit`."""
+
 NAME_CONTEXT = 0
 """The field of `VhiName` that holds a free text of the context's own."""
 NAME_SIZE = 65
@@ -41,10 +52,14 @@ class Category(IntEnum):
 
     VERSION = 0
     VHOST = 2
+    DEVICE = 6
     VPROC = 9
     PROCALT = 10
     PROCMIG = 11
     PROCTRL = 12
+    TAGMIG = 35
+    DLIMIT = 36
+    INODE = 38
     VSTAT = 40
     VINFO = 46
     EVENT = 48
@@ -66,6 +81,8 @@ class Command(IntEnum):
     GET_VCI = word(Category.VERSION, 1, 0)
     SET_VHI_NAME = word(Category.VHOST, 1, 0)
     GET_VHI_NAME = word(Category.VHOST, 2, 0)
+    SET_MAPPING = word(Category.DEVICE, 1, 0)
+    UNSET_MAPPING = word(Category.DEVICE, 2, 0)
     CTX_CREATE_V0 = word(Category.VPROC, 1, 0)
     CTX_CREATE = word(Category.VPROC, 1, 1)
     ENTER_SPACE = word(Category.PROCALT, 1, 2)
@@ -73,8 +90,18 @@ class Command(IntEnum):
     CTX_MIGRATE_V0 = word(Category.PROCMIG, 1, 0)
     CTX_MIGRATE = word(Category.PROCMIG, 1, 1)
     CTX_KILL = word(Category.PROCTRL, 1, 0)
+    GET_IATTR = word(Category.INODE, 1, 1)
+    SET_IATTR = word(Category.INODE, 2, 1)
+    FGET_IATTR = word(Category.INODE, 3, 0)
+    FSET_IATTR = word(Category.INODE, 4, 0)
+    TAG_MIGRATE = word(Category.TAGMIG, 1, 0)
+    ADD_DLIMIT = word(Category.DLIMIT, 1, 0)
+    REM_DLIMIT = word(Category.DLIMIT, 2, 0)
+    SET_DLIMIT = word(Category.DLIMIT, 5, 0)
+    GET_DLIMIT = word(Category.DLIMIT, 6, 0)
     CTX_STAT = word(Category.VSTAT, 0, 0)
     TASK_XID = word(Category.VINFO, 1, 0)
+    TASK_TAG = word(Category.VINFO, 3, 0)
     VX_INFO = word(Category.VINFO, 5, 0)
     WAIT_EXIT = word(Category.EVENT, 99, 0)
     GET_CFLAGS = word(Category.FLAGS, 1, 0)
@@ -83,6 +110,10 @@ class Command(IntEnum):
     SET_CCAPS = word(Category.FLAGS, 4, 1)
     GET_BCAPS = word(Category.FLAGS, 9, 0)
     SET_BCAPS = word(Category.FLAGS, 10, 0)
+    GET_UMASK = word(Category.FLAGS, 13, 0)
+    SET_UMASK = word(Category.FLAGS, 14, 0)
+    GET_WMASK = word(Category.FLAGS, 15, 0)
+    SET_WMASK = word(Category.FLAGS, 16, 0)
     GET_SPACE_MASK = word(Category.VSPACE, 0, 1)
     GET_SPACE_DEFAULT = word(Category.VSPACE, 1, 0)
 
@@ -123,6 +154,22 @@ class BoundCaps(ctypes.Structure):
     bcaps: int
     bmask: int
     _fields_ = (("bcaps", ctypes.c_uint64), ("bmask", ctypes.c_uint64))
+
+
+class UnshareMask(ctypes.Structure):
+    """The namespaces that members may make (CLONE_* values), and which of them are meant."""
+
+    umask: int
+    mask: int
+    _fields_ = (("umask", ctypes.c_uint64), ("mask", ctypes.c_uint64))
+
+
+class WarnMask(ctypes.Structure):
+    """A word that is kept for the tools, and which bits of it are meant."""
+
+    wmask: int
+    mask: int
+    _fields_ = (("wmask", ctypes.c_uint64), ("mask", ctypes.c_uint64))
 
 
 class CtxKill(ctypes.Structure):
@@ -172,6 +219,30 @@ class SpaceMaskV2(ctypes.Structure):
     _fields_ = (("mask", ctypes.c_uint64), ("index", ctypes.c_uint32))
 
 
+class CtxIattr(ctypes.Structure):
+    """Attributes of the file `name`; a symbolic link at its end is not followed."""
+
+    name: bytes
+    tag: int
+    flags: int
+    mask: int
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("tag", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("mask", ctypes.c_uint32),
+    )
+
+
+class CtxFiattr(ctypes.Structure):
+    """Attributes of an open file; the id of the command is its descriptor."""
+
+    tag: int
+    flags: int
+    mask: int
+    _fields_ = (("tag", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("mask", ctypes.c_uint32))
+
+
 class VhiName(ctypes.Structure):
     """A name of a context: which one (`NAME_CONTEXT`), and up to 64 bytes that end with a zero."""
 
@@ -180,12 +251,52 @@ class VhiName(ctypes.Structure):
     _fields_ = (("field", ctypes.c_uint32), ("name", ctypes.c_char * NAME_SIZE))
 
 
+class SetMapping(ctypes.Structure):
+    """Input of the commands about devices: paths of the device and of another of its kind, and rights."""
+
+    device: bytes | None
+    target: bytes | None
+    flags: int
+    _fields_ = (("device", ctypes.c_char_p), ("target", ctypes.c_char_p), ("flags", ctypes.c_uint32))
+
+
+class DiskLimitBase(ctypes.Structure):
+    """Input of `Command.ADD_DLIMIT` and `Command.REM_DLIMIT`: a path on the file system. The id is a tag."""
+
+    name: bytes
+    flags: int
+    _fields_ = (("name", ctypes.c_char_p), ("flags", ctypes.c_uint32))
+
+
+class DiskLimit(ctypes.Structure):
+    """Input and output of `Command.SET_DLIMIT` and `Command.GET_DLIMIT`. `reserved` is in percent."""
+
+    name: bytes
+    space_used: int
+    space_total: int
+    inodes_used: int
+    inodes_total: int
+    reserved: int
+    flags: int
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("space_used", ctypes.c_uint32),
+        ("space_total", ctypes.c_uint32),
+        ("inodes_used", ctypes.c_uint32),
+        ("inodes_total", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ctx_create": CtxCreate,
     "ctx_migrate": CtxMigrate,
     "ctx_flags_v0": CtxFlags,
     "ctx_caps_v1": CtxCaps,
     "bcaps": BoundCaps,
+    "umask": UnshareMask,
+    "wmask": WarnMask,
     "ctx_kill_v0": CtxKill,
     "wait_exit_v0": WaitExit,
     "vx_info_v0": VxInfo,
@@ -193,5 +304,10 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "space_mask_v1": SpaceMaskV1,
     "space_mask_v2": SpaceMaskV2,
     "vhi_name_v0": VhiName,
+    "ctx_iattr_v1": CtxIattr,
+    "ctx_fiattr_v0": CtxFiattr,
+    "set_mapping_v0": SetMapping,
+    "ctx_dlimit_base_v0": DiskLimitBase,
+    "ctx_dlimit_v0": DiskLimit,
 }
 """Every structure under the name that it has in the interface's documentation."""

@@ -9,16 +9,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from cloison import lifecycle, output, procfs, supervise
+from cloison import lifecycle, output, procfs, rights, supervise, unify
 from cloison.abi import MAX_XID, MIN_XID
+from cloison.attribute_commands import AttributeCommands
+from cloison.cli_devices import DeviceCommands
+from cloison.cli_tags import TagCommands, tag_of
 from cloison.context import ALL, ALL_BUT_INIT, INIT, Context, become_spectator
 from cloison.errors import CloisonError, Exit
 from cloison.flags import (
-    BCAP_WORDS,
-    CAPABILITIES,
-    CCAP_WORDS,
     CONTEXT_WORDS,
     NO_FLAGS,
     NO_SPACES,
@@ -30,12 +31,13 @@ from cloison.flags import (
 from cloison.launch import Creation, Launch, User, clean_environment
 from cloison.names import Registry, check
 from cloison.parser import OWN_WORDS, parse_arguments
-from cloison.syscall import BusyError, ExistsError, NoSuchContextError, NotSupportedError, Vserver, VserverError
+from cloison.syscall import BusyError, ExistsError, NoSuchContextError, Vserver, VserverError
+from cloison.tags import valid as valid_tag
 
 Data = dict[str, Any]
 
 
-class Tool:
+class Tool(AttributeCommands, DeviceCommands, TagCommands):
     """The subcommands. `kernel` and `registry` are replaced in tests."""
 
     def __init__(self, kernel: Vserver, registry: Registry) -> None:
@@ -172,8 +174,8 @@ class Tool:
     def do_show(self, args: argparse.Namespace) -> int:
         """Show one context in full."""
         context = self.live(args.context)
-        data = self._summary(context, self.registry.by_xid()) | self._caps(context)
-        pairs = [(key, _text(value)) for key, value in data.items()]
+        data = self._summary(context, self.registry.by_xid()) | rights.described(context)
+        pairs = [(key, rights.text(value)) for key, value in data.items()]
         output.show(output.facts(pairs), data, as_json=args.json)
         return Exit.GOOD
 
@@ -215,13 +217,17 @@ class Tool:
 
     def do_exec(self, args: argparse.Namespace) -> int:
         """Run a command in a context."""
-        launch = _launch(args, args.argv)
-        return supervise.run(launch, self.live(args.context), own_terminal=not args.no_pty)
+        return self._inside(args, args.argv)
+
+    def _inside(self, args: argparse.Namespace, argv: Sequence[str]) -> int:
+        """Run a command in a context that is there, with the context's file tag."""
+        context = self.live(args.context)
+        launch = replace(_launch(args, argv), tag=tag_of(context))
+        return supervise.run(launch, context, own_terminal=not args.no_pty)
 
     def do_enter(self, args: argparse.Namespace) -> int:
         """Open a shell in a context."""
-        launch = _launch(args, args.argv or ["/bin/sh", "-l"])
-        return supervise.run(launch, self.live(args.context), own_terminal=not args.no_pty)
+        return self._inside(args, args.argv or ["/bin/sh", "-l"])
 
     def do_kill(self, args: argparse.Namespace) -> int:
         """Signal processes of a context."""
@@ -272,32 +278,19 @@ class Tool:
         output.show(", ".join(words) or "none", {"flags": words}, as_json=args.json)
         return Exit.GOOD
 
-    def _caps(self, context: Context) -> Data:
-        """Return what root of a context may do; None for what this kernel does not know yet."""
-
-        def ask(question: Callable[[], int], words: dict[str, int]) -> list[str] | None:
-            try:
-                return describe(int(question()), words)
-            except NotSupportedError:
-                return None
-
-        return {
-            "caps": ask(context.caps, CCAP_WORDS),
-            "bound": ask(context.bound, BCAP_WORDS),
-        }
-
     def do_caps(self, args: argparse.Namespace) -> int:
         """Show or change capabilities."""
         context = self.live(args.context)
-        for change, apply in (
-            (args.caps, context.set_caps),
-            (args.bound, context.set_bound),
-        ):
-            if change:
-                apply(change)
-        data = self._caps(context)
-        output.show(output.facts([(key, _text(value)) for key, value in data.items()]), data, as_json=args.json)
+        rights.change(context, args)
+        data = rights.described(context)
+        output.show(output.facts([(key, rights.text(value)) for key, value in data.items()]), data, as_json=args.json)
         return Exit.GOOD
+
+    # --- files
+
+    def do_unify(self, args: argparse.Namespace) -> int:
+        """Make one file of many that are the same."""
+        return unify.run(args, self.kernel)
 
 
 def _kernel_name(context: Context) -> str:
@@ -319,22 +312,6 @@ def _holds(flags: list[str]) -> str:
     return ("p" if "persistent" in flags else "") + ("s" if "state_setup" in flags else "") or "-"
 
 
-def _text(value: object) -> object:
-    """Return a value for people; a nearly full set is shown by what it lacks."""
-    if value is None:
-        return "(not offered by this kernel)"
-    if not isinstance(value, list):
-        return value
-    if len(value) == 64:
-        return "all"
-    if len(value) > 32:
-        lacking = [
-            word for word in (*CAPABILITIES, *(f"^{bit}" for bit in range(41, 63)), "context") if word not in value
-        ]
-        return "all but " + ", ".join(lacking)
-    return ", ".join(value) or "none"
-
-
 def _valid(xid: int) -> int:
     if not MIN_XID <= xid <= MAX_XID:
         raise CloisonError(f"{xid} is no context id", hint=f"ids go from {MIN_XID} to {MAX_XID}", status=Exit.USAGE)
@@ -351,6 +328,8 @@ def _creation(args: argparse.Namespace, *, init: bool) -> Creation:
         args.caps or nothing,
         args.bound or nothing,
         args.name or "",
+        args.umask or nothing,
+        valid_tag(args.tag),
     )
 
 
@@ -374,7 +353,7 @@ def main(argv: Sequence[str] | None = None, *, kernel: Vserver | None = None, re
     try:
         args = parse_arguments(words)
         tool = Tool(kernel or Vserver(), registry or Registry())
-        return int(getattr(tool, f"do_{args.command}")(args))
+        return int(getattr(tool, f"do_{args.command.replace('-', '_')}")(args))
     except CloisonError as error:
         status = Exit.OWN if running and error.status is Exit.FAILED else error.status
         return output.report(CloisonError(error.message, hint=error.hint, status=status))

@@ -7,13 +7,15 @@ therefore call them in a child (see `cloison.launch`), which must have a single 
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 
 from cloison import abi
 from cloison.abi import Command
+from cloison.devices import DeviceRights
 from cloison.flags import JUST_ENTER, NO_SPACES, Change, ContextFlags, MigrateFlags, Spaces
-from cloison.syscall import NoSuchContextError, Vserver
+from cloison.syscall import NoSuchContextError, Vserver, VserverError
 
 ALL = 0
 """Target of `Context.kill`: every process of the context, init included."""
@@ -106,6 +108,26 @@ class Context:
         """Change the bound of ordinary capabilities; it can be widened again."""
         self.kernel.call(Command.SET_BCAPS, self.xid, abi.BoundCaps(change.value, change.mask))
 
+    def umask(self) -> Spaces:
+        """Return the kinds of namespaces that processes of the context may make beyond its bound."""
+        data = abi.UnshareMask()
+        self.kernel.call(Command.GET_UMASK, self.xid, data)
+        return Spaces(data.umask)
+
+    def set_umask(self, change: Change) -> None:
+        """Change the kinds of namespaces (values of `Spaces`) that processes of the context may make."""
+        self.kernel.call(Command.SET_UMASK, self.xid, abi.UnshareMask(change.value, change.mask))
+
+    def wmask(self) -> int:
+        """Return the word that the kernel keeps for the tools and does not look at."""
+        data = abi.WarnMask()
+        self.kernel.call(Command.GET_WMASK, self.xid, data)
+        return int(data.wmask)
+
+    def set_wmask(self, change: Change) -> None:
+        """Change the word that the kernel keeps for the tools."""
+        self.kernel.call(Command.SET_WMASK, self.xid, abi.WarnMask(change.value, change.mask))
+
     def name(self) -> str:
         """Return the text that the kernel keeps with the context ('' if none)."""
         data = abi.VhiName(field=abi.NAME_CONTEXT)
@@ -129,6 +151,22 @@ class Context:
         self.kernel.call(Command.WAIT_EXIT, self.xid, data)
         return Ending(data.reboot_cmd, data.exit_code)
 
+    def map_device(self, device: str | None, target: str | None, rights: DeviceRights) -> None:
+        """Say what the context may do with a device, by path, or without one with all of the kind of `target`.
+
+        xid 0 means every context that has no rule of its own. The newest rule counts.
+        """
+        self.kernel.call(Command.SET_MAPPING, self.xid, _mapping(device, target, rights))
+
+    def unmap_device(self, device: str | None, target: str | None) -> None:
+        """Take the newest such rule back. Raises FileNotFoundError where there is none."""
+        try:
+            self.kernel.call(Command.UNSET_MAPPING, self.xid, _mapping(device, target, DeviceRights(0)))
+        except VserverError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise FileNotFoundError(errno.ENOENT, "no such rule") from error
+
     def remember_spaces(self, spaces: Spaces, index: int = 0) -> None:
         """Record the caller's namespaces of these kinds in the context."""
         self.kernel.call(Command.SET_SPACE, self.xid, abi.SpaceMaskV2(int(spaces), index))
@@ -136,6 +174,11 @@ class Context:
     def enter_spaces(self, spaces: Spaces = NO_SPACES, index: int = 0) -> None:
         """Move the caller into the namespaces recorded in the context; 0 means all of them."""
         self.kernel.call(Command.ENTER_SPACE, self.xid, abi.SpaceMaskV2(int(spaces), index))
+
+
+def _mapping(device: str | None, target: str | None, rights: DeviceRights) -> abi.SetMapping:
+    encoded = [os.fsencode(path) if path is not None else None for path in (device, target)]
+    return abi.SetMapping(encoded[0], encoded[1], int(rights))
 
 
 def become_spectator(kernel: Vserver) -> None:

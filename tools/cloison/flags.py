@@ -87,11 +87,42 @@ class ContextCaps(IntFlag):
     GRANT_IO_URING = 1 << 32
     GRANT_CORE_PIPE = 1 << 33
     GRANT_HELPER = 1 << 34
+    GRANT_MODULE = 1 << 35
+    GRANT_SYSCTL = 1 << 40
+    GRANT_RAWIO = 1 << 41
+    GRANT_TIME = 1 << 42
+    GRANT_MAC = 1 << 43
+    GRANT_PERF = 1 << 44
+    GRANT_BPF = 1 << 45
+    GRANT_CHECKPOINT = 1 << 46
+    GRANT_KEXEC = 1 << 47
+    GRANT_SWAP = 1 << 48
+    GRANT_FANOTIFY = 1 << 49
+    GRANT_USERFAULTFD = 1 << 50
+    GRANT_HANDLE = 1 << 51
+    GRANT_FS_IOCTL = 1 << 52
+    GRANT_FAMILIES = 1 << 53
+    GRANT_KERNEL_FS = 1 << 54
+
+
+class FileAttributes(IntFlag):
+    """Attributes of files; ADMIN, WATCH and HIDE belong to entries of /proc."""
+
+    ADMIN = 0x1
+    WATCH = 0x2
+    HIDE = 0x4
+    WRITE = 0x8
+    BARRIER = 0x10000
+    IXUNLINK = 0x20000
+    IMMUTABLE = 0x40000
+    COW = 0x80000
+    TAG = 0x1000000
 
 
 class Spaces(IntFlag):
     """Kinds of namespaces, with the values of clone(2); FS is the root and working directory."""
 
+    TIME = 0x80
     FS = 0x200
     MOUNT = 0x20000
     CGROUP = 0x2000000
@@ -159,8 +190,28 @@ CONTEXT_WORDS: dict[str, int] = {
 }
 CCAP_WORDS: dict[str, int] = {flag.name.lower(): flag for flag in ContextCaps if flag.name is not None}
 BCAP_WORDS: dict[str, int] = {name: 1 << number for number, name in enumerate(CAPABILITIES)} | {"context": 1 << 63}
+ATTRIBUTE_WORDS: dict[str, int] = {
+    **{flag.name.lower(): flag for flag in FileAttributes if flag.name not in (None, "TAG")},
+    "iunlink": FileAttributes.IXUNLINK | FileAttributes.IMMUTABLE,
+    "immu": FileAttributes.IXUNLINK | FileAttributes.IMMUTABLE,
+    "iunlink-but-not-immutable": FileAttributes.IXUNLINK,
+}
+"""Words of attributes, also those of the older tools, in which iunlink means both bits of a unified file."""
 NO_SPACES = Spaces(0)
+NEEDED_GRANTS: dict[str, int] = {
+    "sys_module": ContextCaps.GRANT_MODULE,
+    "sys_rawio": ContextCaps.GRANT_RAWIO,
+    "sys_time": ContextCaps.GRANT_TIME,
+    "mac_override": ContextCaps.GRANT_MAC,
+    "mac_admin": ContextCaps.GRANT_MAC,
+    "perfmon": ContextCaps.GRANT_PERF,
+    "bpf": ContextCaps.GRANT_BPF,
+    "checkpoint_restore": ContextCaps.GRANT_CHECKPOINT,
+    "syslog": 0,
+}
+"""Capabilities that have no effect in a context without this grant; 0 where no grant helps."""
 SPACE_WORDS: dict[str, int] = {flag.name.lower(): flag for flag in Spaces if flag.name is not None}
+UMASK_WORDS: dict[str, int] = {word: bits for word, bits in SPACE_WORDS.items() if word != "fs"}
 
 
 @dataclass(frozen=True)
@@ -210,6 +261,11 @@ def _bits(item: str, words: Mapping[str, int], every: int) -> int:
     if not 0 <= bits <= WORD64:
         raise ValueError(f"'{item}' does not fit into 64 bits")
     return bits
+
+
+def without_effect(bound: int, caps: int) -> list[str]:
+    """Return the capabilities inside the bound that have no effect, because the context lacks their grant."""
+    return [name for name, grant in NEEDED_GRANTS.items() if bound & BCAP_WORDS[name] and not caps & grant]
 
 
 def describe(value: int, words: Mapping[str, int]) -> list[str]:

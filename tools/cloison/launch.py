@@ -38,7 +38,7 @@ class User:
 class Creation:
     """How a new context starts. `flags` come on top of the one-time flags; the changes are made before sealing.
 
-    With `init` the command becomes init and reaper of the context; the kernel keeps `name` with it.
+    With `init` the command becomes init and reaper of the context; the kernel keeps `name` and `tag` with it.
     """
 
     flags: ContextFlags = NO_FLAGS
@@ -46,11 +46,16 @@ class Creation:
     caps: Change = field(default_factory=Change)
     bound: Change = field(default_factory=Change)
     name: str = ""
+    umask: Change = field(default_factory=Change)
+    tag: int = 0
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A command to run in a context, new (`creation`) or existing. `environment` is all it gets."""
+    """A command to run in a context, new (`creation`) or existing. `environment` is all it gets.
+
+    `tag` is the file tag of an existing context, taken before the command enters it.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -59,6 +64,7 @@ class Launch:
     root: str | None = None
     directory: str = "/"
     user: User | None = None
+    tag: int = 0
 
 
 def clean_environment(caller: Mapping[str, str], extra: Mapping[str, str], *, root: bool = True) -> dict[str, str]:
@@ -99,6 +105,8 @@ def steps(launch: Launch, context: Context, system: System) -> list[tuple[str, C
     if launch.root is not None:
         todo.append((f"root {launch.root}", lambda: system.change_root(str(launch.root))))
     if creation is None:
+        if launch.tag:
+            todo.append((f"file tag {launch.tag}", lambda: context.kernel.take_tag(launch.tag)))
         todo.append(("enter the context", context.enter))
     else:
         root = NO_SPACES if launch.root is None else Spaces.FS
@@ -117,15 +125,18 @@ def creation_steps(
 
     `spaces` of the caller are recorded, so that later commands enter them; FS is the root directory.
     """
-    todo: list[tuple[str, Callable[[], None]]] = [
-        ("create the context", lambda: context.create(creation.flags | ONE_TIME))
-    ]
+    todo: list[tuple[str, Callable[[], None]]] = []
+    if creation.tag:
+        todo.append((f"file tag {creation.tag}", lambda: context.kernel.take_tag(creation.tag)))
+    todo.append(("create the context", lambda: context.create(creation.flags | ONE_TIME)))
     if spaces:
         todo.append(("remember namespaces and root", lambda: _remember_spaces(context, spaces)))
     if creation.caps:
         todo.append(("context capabilities", lambda: context.set_caps(creation.caps)))
     if creation.bound:
         todo.append(("capability bound", lambda: context.set_bound(creation.bound)))
+    if creation.umask:
+        todo.append(("namespaces that may be made", lambda: context.set_umask(creation.umask)))
     if creation.name:
         todo.append(("name", lambda: context.set_name(creation.name)))
     sealed = ContextFlags.STATE_SETUP | (ContextFlags.STATE_INIT if creation.init else NO_FLAGS)

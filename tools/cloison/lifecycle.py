@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 from cloison import supervise
@@ -43,7 +44,7 @@ def create_persistent(
     context: Context, creation: Creation, *, in_child: Callable[[Callable[[], bytes]], bytes] = supervise.in_child
 ) -> None:
     """Make a context that lives on without processes. Raises `ExistsError` or `BusyError` if the id is in use."""
-    lasting = Creation(creation.flags | ContextFlags.PERSISTENT, False, creation.caps, creation.bound, creation.name)
+    lasting = replace(creation, flags=creation.flags | ContextFlags.PERSISTENT, init=False)
 
     def make() -> bytes:
         for _name, action in creation_steps(lasting, context):

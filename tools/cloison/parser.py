@@ -10,9 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cloison import __version__
+from cloison import __version__, attribute_commands, cli_tags, devices, unify
 from cloison.errors import CloisonError, Exit
-from cloison.flags import BCAP_WORDS, CCAP_WORDS, CONTEXT_WORDS, SPACE_WORDS, Change, Spaces, parse
+from cloison.flags import (
+    BCAP_WORDS,
+    CCAP_WORDS,
+    CONTEXT_WORDS,
+    SPACE_WORDS,
+    UMASK_WORDS,
+    WORD64,
+    Change,
+    Spaces,
+    parse,
+)
 
 INTRODUCTION = """\
 cloison keeps the processes of a Linux host apart in security contexts. A process in a context,
@@ -152,12 +162,16 @@ COMMANDS: dict[str, Help] = {
         Help(
             "caps",
             "show or change what root of a context may do",
-            "Two words: the bound is the set of ordinary capabilities that can have effect inside; context capabilities"
-            " allow single operations beyond it, and grant what contexts are refused by default. Lists as for flags.",
+            "Three words: the bound is the set of ordinary capabilities that can have effect inside; context"
+            " capabilities allow single operations beyond it, and those named grant_… what contexts are refused by"
+            " default; the umask is the set of namespaces that its processes may make. Lists as for flags. All hold at"
+            " once, also for what runs. 'idle' shows capabilities of the bound that lack their grant.",
             (
-                ("cloison caps web", "show both"),
+                ("cloison caps web", "show them"),
                 ("cloison caps web --bound ~sys_admin,~sys_ptrace", "take two away, even from what runs"),
                 ("cloison caps web --caps set_utsname", "let root of the context set its host name"),
+                ("cloison caps web --caps grant_time --bound sys_time", "let it set the clock of the machine"),
+                ("cloison caps web --umask mount,uts", "let its root make such namespaces"),
             ),
         ),
         Help(
@@ -166,6 +180,10 @@ COMMANDS: dict[str, Help] = {
             "Interface version, configuration word, and the number of contexts.",
             (("cloison info", ""), ("cloison info --json", "")),
         ),
+        *(Help(*words) for words in attribute_commands.HELP),
+        *(Help(*row) for row in devices.HELP),
+        *(Help(*words) for words in cli_tags.HELP),
+        *(Help(*words) for words in unify.HELP),
     )
 }
 
@@ -178,12 +196,12 @@ class Parser(argparse.ArgumentParser):
         raise CloisonError(f"{message}", hint=f"{self.prog} --help explains it", status=Exit.USAGE)
 
 
-def change_of(words: dict[str, int]) -> Callable[[str], Change]:
-    """Return a converter for a list of flags."""
+def change_of(words: dict[str, int], every: int = WORD64) -> Callable[[str], Change]:
+    """Return a converter for a list of flags; `every` is what "all" means."""
 
     def convert(text: str) -> Change:
         try:
-            return parse(text, words)
+            return parse(text, words, every=every)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -237,6 +255,7 @@ def seconds(text: str) -> float:
 def _creation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the new context")
     group.add_argument("--xid", type=int, metavar="N", help="its number, 2 to 65535 (default: a free one)")
+    group.add_argument("--tag", type=int, default=0, metavar="N", help="tag of its files (default 0, all files)")
     group.add_argument("--flags", type=change_of(CONTEXT_WORDS), metavar="LIST", help="flags to start with")
     _caps(group)
 
@@ -244,6 +263,8 @@ def _creation(parser: argparse.ArgumentParser) -> None:
 def _caps(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--caps", type=change_of(CCAP_WORDS), metavar="LIST", help="context capabilities")
     parser.add_argument("--bound", type=change_of(BCAP_WORDS), metavar="LIST", help="bound of ordinary capabilities")
+    umask = change_of(UMASK_WORDS, sum(UMASK_WORDS.values()))
+    parser.add_argument("--umask", type=umask, metavar="LIST", help="namespaces that its processes may make")
 
 
 def _command(parser: argparse.ArgumentParser) -> None:
@@ -323,8 +344,12 @@ def _fill(made: dict[str, argparse.ArgumentParser]) -> None:
     made["remove"].add_argument("--grace", type=seconds, default=10.0, metavar="SECONDS", help="before SIGKILL (10)")
     made["flags"].add_argument("change", nargs="?", type=change_of(CONTEXT_WORDS), metavar="CHANGE")
     _caps(made["caps"])
-    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info"):
+    cli_tags.fill(made)
+    for name in ("create", "list", "show", "ps", "wait", "flags", "caps", "info", "unify"):
         _json(made[name])
+    attribute_commands.arguments(made)
+    unify.add_arguments(made["unify"])
+    devices.add_arguments(made, change_of)
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:

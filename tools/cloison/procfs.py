@@ -18,6 +18,7 @@ class Status:
     flags: int
     bcaps: int
     ccaps: int
+    tag: int = 0
 
 
 def pairs(text: str) -> dict[str, str]:
@@ -49,6 +50,7 @@ def status(xid: int, proc: Path = PROC) -> Status:
             flags=int(found["Flags"], 16),
             bcaps=int(found["BCaps"], 16),
             ccaps=int(found["CCaps"], 16),
+            tag=int(found.get("Tag", "0")),
         )
     except KeyError as error:
         raise ValueError(f"{source}: no line {error}") from None

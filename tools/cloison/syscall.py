@@ -61,6 +61,12 @@ _SPECIAL: dict[tuple[int, int], str] = {
     (Command.CTX_CREATE, errno.EINVAL): f"the id is not from 2 to 65535, or {_SHARES}",
     (Command.CTX_CREATE, errno.EACCES): "a debugger is at work on the caller",
     (Command.CTX_KILL, errno.EINVAL): "there is no such signal",
+    (Command.ADD_DLIMIT, errno.EEXIST): "the tag has a disk limit there already",
+    (Command.ADD_DLIMIT, errno.EOPNOTSUPP): "the file system does not count for disk limits (ext4 and tmpfs do)",
+    (Command.REM_DLIMIT, errno.ESRCH): "the tag has no disk limit there",
+    (Command.SET_DLIMIT, errno.ESRCH): "the tag has no disk limit there",
+    (Command.GET_DLIMIT, errno.ESRCH): "the tag has no disk limit there",
+    (Command.SET_DLIMIT, errno.EINVAL): "more is used than the total allows, or the reserve is above 100 %",
 }
 """What an errno means to one command, where that is more than it means in general."""
 
@@ -208,3 +214,11 @@ class Vserver:
     def task_xid(self, pid: int = 0) -> int:
         """Return the xid of a process by host pid; 0 is the caller. Raises `NoSuchContextError`."""
         return self.call(Command.TASK_XID, pid)
+
+    def task_tag(self, pid: int = 0) -> int:
+        """Return the file tag of a process by host pid; 0 is the caller. Raises `NoSuchContextError`."""
+        return self.call(Command.TASK_TAG, pid)
+
+    def take_tag(self, tag: int) -> None:
+        """Let the calling thread have a file tag, 0 to 65535; only on the host. 0 and 1 reach all files."""
+        self.call(Command.TAG_MIGRATE, tag)

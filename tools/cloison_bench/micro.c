@@ -77,6 +77,13 @@ static void op_open(void)
 	close(fd);
 }
 
+static int write_fd;
+
+static void op_write(void)
+{
+	must(pwrite(write_fd, "x", 1, 0) == 1, "pwrite");
+}
+
 static void op_stat(void)
 {
 	struct stat st;
@@ -195,7 +202,7 @@ static void op_create(void)
 
 static const struct { const char *name; int count; void (*op)(void); } rows[] = {
 	{ "loop", 1000, op_loop }, { "getuid", 200, op_getuid }, { "getppid", 200, op_getppid },
-	{ "open+close", 50, op_open }, { "stat", 50, op_stat }, { "pipe", 50, op_pipe },
+	{ "open+close", 50, op_open }, { "stat", 50, op_stat }, { "write", 50, op_write }, { "pipe", 50, op_pipe },
 	{ "unix", 50, op_unix }, { "fork+exit", 2, op_fork }, { "exec", 1, op_exec },
 	{ "fault", 4, op_fault }, { "mmap", 50, op_mmap }, { "signal", 50, op_signal },
 	{ "kill", 100, op_kill }, { "socket+bind", 20, op_bind }, { "tcp", 4, op_tcp },
@@ -206,7 +213,8 @@ static void prepare(void)
 {
 	int fd = open("/tmp/file", O_CREAT | O_WRONLY, 0600);
 
-	must(fd >= 0 && close(fd) == 0, "file");
+	must(fd >= 0, "file");
+	write_fd = fd;
 	must(pipe(pipe_fd) == 0, "pipe");
 	must(socketpair(AF_UNIX, SOCK_STREAM, 0, unix_fd) == 0, "socketpair");
 	fault_area = mmap(NULL, FAULT_PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

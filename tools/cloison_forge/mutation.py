@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PROFILES = {"uml": "mutate", "qemu": "mutate-vm"}
 JOBS = 2
 MEMORY = project().root / "tools" / "cloison_verify" / "mutants.csv"
-NEEDS = {"PERF_EVENT": "CONFIG_PERF_EVENTS"}
+NEEDS = {"PERF_EVENT": "CONFIG_PERF_EVENTS", "PERF_KERNEL": "CONFIG_PERF_EVENTS", "KEXEC": "CONFIG_KEXEC_CORE"}
 """Hooks that stand behind an option of the kernel, which not every architecture has."""
 _HOOK = re.compile(r"\bvx_hook\(([A-Z][A-Z0-9_]*)\)")
 
@@ -53,7 +53,7 @@ class Mutant:
 
 def hooks(series: Path) -> list[str]:
     """List the names of the hooks that a series adds to C files, in the order of its patches."""
-    names: dict[str, None] = {}
+    names: dict[str, int] = {}  # places; one that moves to another file is there twice for a while
     for entry in (series / "series").read_text(encoding="utf-8").splitlines():
         if not entry.strip() or entry.startswith("#"):
             continue
@@ -63,12 +63,10 @@ def hooks(series: Path) -> list[str]:
                 code = line.split("\t")[0].endswith((".c", ".h"))  # documentation names hooks too
             if not code:
                 continue
-            if line.startswith("-"):
+            if line.startswith(("+", "-")):
                 for name in _HOOK.findall(line):
-                    names.pop(name, None)
-            if line.startswith("+"):
-                names.update(dict.fromkeys(_HOOK.findall(line)))
-    return list(names)
+                    names[name] = names.get(name, 0) + (1 if line.startswith("+") else -1)
+    return [name for name, places in names.items() if places > 0]
 
 
 def remembered() -> dict[str, str]:

@@ -98,6 +98,11 @@ class Area:
         return [line[3:] for line in self.git("status", "--porcelain", "-uall").output.splitlines()]
 
     @property
+    def stashed(self) -> bool:
+        """Say whether git stash holds something that is nowhere else."""
+        return self.git("rev-parse", "--quiet", "--verify", "refs/stash", check=False).status == 0
+
+    @property
     def head(self) -> str:
         """The present commit."""
         return self.git("rev-parse", "HEAD").output.strip()
@@ -277,7 +282,9 @@ def unexported(folder: Path) -> set[Path]:
         found.update(base.glob("edit-*"))
         found.update(base.glob(CHANGED_BY_HAND))
         area = Area(base / "edit")
-        if area.path.is_dir() and not (area.exists and area.head == area.record().head and not area.dirty):
+        if area.path.is_dir() and not (
+            area.exists and area.head == area.record().head and not area.dirty and not area.stashed
+        ):
             found.add(area.path)
     return found
 

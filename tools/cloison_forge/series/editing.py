@@ -54,7 +54,10 @@ def edit_series(
 def _source(area: Area, series: Series, same: bool, folder: Path) -> Series:
     """Say which patches the new area shall hold: the series, or the area's own commits."""
     if not area.dirty and area.head == area.record().head:
-        remove(area)
+        if area.stashed:
+            _aside(area, "is made anew without what git stash holds")
+        else:
+            remove(area)
         return series
     if not same or area.dirty:
         what = "uncommitted changes" if area.dirty else "commits that are not exported, and the series has changed"

@@ -15,6 +15,7 @@ from cloison.syscall import Vserver
 from cloison_verify.acts import answering, ask, call, combined, connected, expect_ready, victim
 from cloison_verify.catalogue import check, instead, same_context
 from cloison_verify.checks.process_stream import hears_of_fork, libc_mount
+from cloison_verify.mounting import MOUNT, grant, own_mounts
 from cloison_verify.scene import Scene, Seen, attempt
 
 SO_PEERPIDFD = 77
@@ -87,6 +88,8 @@ def mount_on_proc(scene: Scene) -> Seen:
         with open("/proc/self/mountinfo", encoding="utf-8") as stream:
             return "mounted" if f" {path()} " in stream.read() else "unmounted"
 
+    own_mounts()
+    grant(scene, MOUNT)
     aim = victim(scene, {"mount": mounted}, lambda: libc_mount(b"/etc/passwd", path().encode(), None, MS_BIND))
     seen = scene.attack(lambda: attempt(lambda: os.stat(f"/proc/{aim.pid}/environ") and None))  # noqa: PTH116
     return combined(seen, ask(aim, "mount"))

@@ -16,6 +16,7 @@ from cloison_verify import netlink
 from cloison_verify.acts import answering, combined, expect_ready, fate, victim
 from cloison_verify.catalogue import check, instead, same_context
 from cloison_verify.checks.process_stream import libc_mount, own_group
+from cloison_verify.places import delegated
 from cloison_verify.scene import Actor, Link, Scene, SceneError, Seen, attempt
 
 CGROUPSTATS_CMD_GET, CGROUPSTATS_CMD_ATTR_FD = 4, 1
@@ -77,7 +78,7 @@ def kill_group_by_file(scene: Scene) -> Seen:
             below_it = attempt(_write, outer / "cgroup.kill", b"1")
             return combined(below_it, attempt(_write, inner / "cgroup.kill", b"1").text)
 
-        return combined(scene.attack(body), fate(aim))
+        return combined(delegated(scene, body), fate(aim))
 
 
 @check(
@@ -98,7 +99,7 @@ def freeze_group(scene: Scene) -> Seen:
             at_it = attempt(_write, inner / "cgroup.freeze", b"1")
             return combined(at_it, attempt(_write, outer / "cgroup.freeze", b"1").text)
 
-        seen = scene.attack(body)
+        seen = delegated(scene, body)
         frozen = _frozen(inner)
         for group in (outer, inner):
             _write(group / "cgroup.freeze", b"0")

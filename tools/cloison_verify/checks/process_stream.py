@@ -19,6 +19,7 @@ from cloison.system import System
 from cloison_verify import netlink
 from cloison_verify.acts import answering, expect_ready, victim
 from cloison_verify.catalogue import check, instead, same_context
+from cloison_verify.places import delegated
 from cloison_verify.scene import Link, Scene, SceneError, Seen, attempt
 
 TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_PID = 1, 1
@@ -175,7 +176,7 @@ def move_group(scene: Scene) -> Seen:
             os.close(descriptor)
 
     try:
-        return scene.attack(lambda: attempt(move, target))
+        return delegated(scene, lambda: attempt(move, target))
     finally:
         move(home)
         target.rmdir()

@@ -108,9 +108,10 @@ aimed(
 )
 
 
-def _perf(pid: int, processor: int, flags: int = 0) -> str:
-    """Open a counter of task time, in software, which every machine with perf events has."""
-    attributes, address = _address(struct.pack("IIQ", 1, 128, 1) + bytes(112))
+def perf(pid: int, processor: int, flags: int = 0, *, kernel: bool = False) -> str:
+    """Open a counter of task time, in software, which every machine with perf events has; `kernel` counts there too."""
+    exclude_kernel = 0 if kernel else 1 << 5
+    attributes, address = _address(struct.pack("IIQ24xQ", 1, 128, 1, exclude_kernel) + bytes(80))
     descriptor = call("perf_event_open", address, pid, processor, -1, flags)
     os.close(descriptor)
     del attributes
@@ -122,19 +123,19 @@ aimed(
     ["P22"],
     title="the counters of a process outside are not read",
     attack="perf_event_open(pid)",
-    operation=lambda pid: _perf(pid, -1),
+    operation=lambda pid: perf(pid, -1),
     control="a counter",
     not_on=NO_PERF,
 )
 
 
 def _system_wide() -> str:
-    return _perf(-1, 0)
+    return perf(-1, 0)
 
 
 def _of_group() -> str:
     descriptor = os.open("/sys/fs/cgroup", os.O_RDONLY | os.O_DIRECTORY)
-    return _perf(descriptor, 0, PERF_FLAG_PID_CGROUP)
+    return perf(descriptor, 0, PERF_FLAG_PID_CGROUP)
 
 
 def _plain(operation: Callable[[], object]) -> Callable[[Scene], Seen]:
