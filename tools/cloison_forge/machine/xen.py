@@ -37,7 +37,7 @@ class Xen:
     def limits(self, spec: MachineSpec) -> Limits:
         """Return the limits: a hypervisor boots before the kernel, and for a guest all of a first domain too."""
         kernel = 900 if spec.way in GUESTS else 450
-        return Limits(firmware=180, kernel=kernel, runner=300, check_grace=60, ending=180, power_off=180)
+        return Limits(firmware=180, kernel=kernel, runner=420, check_grace=60, ending=180, power_off=180)
 
     def share(self, folder: Path) -> Share:
         """Share by 9p under a fixed tag."""
