@@ -164,7 +164,7 @@ def _reasons(table: Sequence[Line]) -> list[str]:
     return found
 
 
-_WIDTH, _LEFT, _BAR, _STEP = 960, 300, 14, 22
+_WIDTH, _LEFT, _BAR, _STEP = 1040, 350, 14, 22
 
 
 def as_svg(table: Sequence[Line], about: Mapping[str, object]) -> str:
@@ -179,12 +179,13 @@ def as_svg(table: Sequence[Line], about: Mapping[str, object]) -> str:
         span = math.log(top) - math.log(bottom)
         return _LEFT + (math.log(value) - math.log(bottom)) / span * (_WIDTH - _LEFT - 90)
 
+    said = "; ".join(f"{name}: {value}" for name, value in about.items())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         '<text x="12" y="22" font-size="16">Time of the same work, against the build host (1), logarithmic</text>',
-        f'<text x="12" y="40" fill="#555555">{escape("; ".join(str(value) for value in about.values()))[:150]}</text>',
+        f'<text x="12" y="40" fill="#555555">{escape(said)}</text>',
     ]
     for power in range(math.floor(math.log10(bottom)) + 1, math.floor(math.log10(top)) + 1):
         at = x(10.0**power)
@@ -200,7 +201,8 @@ def _bar(line: Line, mean: float | None, y: int, x: object) -> list[str]:
     assert callable(x)
     label = f'<text x="{_LEFT - 8}" y="{y + 11}" text-anchor="end">{escape(line.column.title)}</text>'
     if mean is None:
-        reason = line.failure or next((cell.reason for cell in line.cells.values() if cell.reason), "no figures")
+        reason = line.failure or next((cell.reason for cell in line.cells.values() if cell.reason), "")
+        reason = reason or "the build host was not measured"
         return [label, f'<text x="{_LEFT}" y="{y + 11}" fill="#aa3333">{escape(reason[:90])}</text>']
     values = [cell.native for cell in line.cells.values() if cell.native is not None]
     begin, end = sorted((x(1.0), x(mean)))
