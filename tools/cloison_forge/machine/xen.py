@@ -27,7 +27,7 @@ class Xen:
 
     name = "xen"
     ways: tuple[str, ...] = ("dom0", *GUESTS)
-    patience = 3
+    patience = 6
     arch = "x86_64"
     profile = "vm"
     channel = qemu.Qemu.channel
