@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cloison.system import System
+from cloison_verify import mounting
 from cloison_verify.scene import Scene, Seen
 
 CLONE_NEWNS = 0x20000
@@ -20,9 +21,7 @@ MS_REC_PRIVATE = 0x44000
 
 def mount(kind: str, target: Path, options: str = "", flags: int = 0) -> None:
     """Mount a file system of a kind, or with flags whatever mount(2) does."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"none", bytes(target), kind.encode(), ctypes.c_ulong(flags), options.encode()):
-        raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
+    mounting.mount("none", str(target), kind, flags, options)
 
 
 def unmount(*targets: Path) -> None:
@@ -50,6 +49,18 @@ def mounted(kind: str, name: str, options: str = "") -> Iterator[Path]:
             yield made
         finally:
             unmount(made)
+
+
+def pivot_tree(base: Path) -> None:
+    """Stand beside a new root, ``/new`` with ``put`` and ``a/b``, in a mount namespace and a root of one's own."""
+    System().unshare(CLONE_NEWNS)
+    mount("tmpfs", base)
+    os.chroot(base)
+    os.chdir("/")
+    Path("/new").mkdir()
+    mount("tmpfs", Path("/new"))
+    for name in ("/new/put", "/new/a", "/new/a/b"):
+        Path(name).mkdir()
 
 
 @contextmanager

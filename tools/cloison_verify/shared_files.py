@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloison import inode
+from cloison_verify import mounting
 from cloison_verify.scene import SceneError
 from cloison_verify.volumes import new_device
 
@@ -42,9 +43,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, options: str = "") -> None:
     """Mount something; raises `SceneError`."""
-    done = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode())
-    if done:
-        raise SceneError(f"mount {kind} on {target}: {os.strerror(ctypes.get_errno())}")
+    try:
+        mounting.mount(source, str(target), kind, flags, options)
+    except OSError as error:
+        raise SceneError(f"mount {kind} on {target}: {os.strerror(error.errno or 0)}") from None
 
 
 @contextmanager

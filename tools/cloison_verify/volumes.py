@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from cloison_verify.mounting import own_mounts
+from cloison_verify import mounting
 from cloison_verify.scene import Placement, Scene, SceneError, Seen, attempt
 
 OURS, THEIRS = 301, 302
@@ -44,9 +44,7 @@ def run(*words: str) -> None:
 
 def mount(source: str, target: str, kind: str, options: str = "", flags: int = 0) -> None:
     """Call mount(2); raises OSError."""
-    words = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode() or None)
-    if _libc.mount(*words):
-        raise OSError(ctypes.get_errno(), f"mount {target}")
+    mounting.mount(source, target, kind, flags, options or None)
 
 
 def unmount(target: str) -> None:
@@ -166,7 +164,7 @@ def with_tag(
     def body() -> Seen:
         take_tag(tag)
         if private:
-            own_mounts()
+            mounting.own_mounts()
         if inside:
             scene.contexts.enter(xid)
         return _in_child(operation)

@@ -14,8 +14,8 @@ from cloison.syscall import Vserver
 from cloison.system import System
 from cloison_verify.acts import call
 from cloison_verify.catalogue import Probe, check, instead
-from cloison_verify.mounting import AT_EMPTY_PATH, fsconfig_create, fsmount, fsopen
-from cloison_verify.places import CLONE_NEWNS, folder, mount, same, unmount
+from cloison_verify.mounting import AT_EMPTY_PATH, fsconfig_create, fsmount, fsopen, unshare
+from cloison_verify.places import CLONE_NEWNS, folder, mount, pivot_tree, same, unmount
 from cloison_verify.scene import Scene, SceneError, Seen, attempt
 
 AT_FDCWD = -100
@@ -189,11 +189,12 @@ check(
 
 
 def _own_tree(scene: Scene, *, inside: bool) -> Seen:
-    """Walk in a file system that the process has made and not mounted yet."""
+    """Walk in a file system that the process has made and not mounted yet, in a mount namespace of its own."""
     caps = int(ContextCaps.SECURE_MOUNT | ContextCaps.BINARY_MOUNT)
     Context(scene.xid, Vserver()).set_caps(Change(caps, caps))
 
     def body() -> Seen:
+        unshare(CLONE_NEWNS)
         made = fsopen("tmpfs")
         fsconfig_create(made)
         tree = fsmount(made)
@@ -222,14 +223,7 @@ def _pivot(scene: Scene, *, inside: bool) -> Seen:
     with folder("pivot") as base:
 
         def body() -> Seen:
-            System().unshare(CLONE_NEWNS)
-            mount("tmpfs", base)
-            os.chroot(base)
-            os.chdir("/")
-            Path("/new").mkdir()
-            mount("tmpfs", Path("/new"))
-            for name in ("/new/put", "/new/a", "/new/a/b"):
-                Path(name).mkdir()
+            pivot_tree(base)
             if inside:
                 context.enter()
             System().unshare(CLONE_NEWNS)

@@ -11,9 +11,8 @@ from pathlib import Path
 from cloison.context import Context
 from cloison.flags import ONE_TIME, Change, ContextFlags
 from cloison.syscall import Vserver
-from cloison.system import System
 from cloison_verify.catalogue import check, instead
-from cloison_verify.places import CLONE_NEWNS, confined, folder, mount, same, unmount
+from cloison_verify.places import confined, folder, mount, pivot_tree, same, unmount
 from cloison_verify.scene import Link, Scene, Seen, attempt
 
 
@@ -254,14 +253,7 @@ def _pivot(scene: Scene, *, inside: bool) -> Seen:
     with folder("pivot") as base:
 
         def body() -> Seen:
-            System().unshare(CLONE_NEWNS)
-            mount("tmpfs", base)
-            os.chroot(base)
-            os.chdir("/")
-            Path("/new").mkdir()
-            mount("tmpfs", Path("/new"))
-            for name in ("/new/put", "/new/a", "/new/a/b"):
-                Path(name).mkdir()
+            pivot_tree(base)
             pipes = [os.pipe() for _ in range(3)]
             if os.fork() == 0:
                 member(pipes[0][1], pipes[1][0], pipes[2][1])

@@ -204,12 +204,12 @@ _VIEWS = ("proc", "devpts", "cgroup2", "tmpfs", "mqueue")
 
 
 def _kinds(names: tuple[str, ...]) -> str:
-    """Return which of these file systems can be mounted, of those that the kernel has."""
+    """Return which of these file systems are not refused, of those that the kernel has and the machine serves."""
     with open("/proc/filesystems", encoding="ascii") as stream:
         known = {line.split()[-1] for line in stream}
     mounted = []
     for name in names:
-        if name in known and attempt(mount, name, f"{PLACE}/b", name).text != "EPERM":
+        if name in known and attempt(mount, name, f"{PLACE}/b", name).text not in ("EPERM", "ENOTSUP"):
             mounted.append(name)
     return " ".join(mounted) or "none"
 

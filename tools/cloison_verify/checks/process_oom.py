@@ -137,7 +137,7 @@ def _hog(size: int) -> Seen:
     expected="one of its own killed, victim alive",
     control=same_context(("one of its own killed, victim dead", "none of its own killed, victim dead")),
     vectors=["P61"],
-    seconds=120,
+    seconds=400,
 )
 def oom_victim(scene: Scene) -> Seen:
     """Use up the machine's memory while a larger process, which the kernel would choose, stands outside."""
@@ -186,7 +186,7 @@ check(
     expected="hog dead, host alive",
     control=instead(lambda scene: _lonely_hog(scene, inside=False), "hog alive, host dead", "the same on the host"),
     vectors=["P61", "P62"],
-    seconds=120,
+    seconds=400,
 )(lambda scene: _lonely_hog(scene, inside=True))
 
 
@@ -217,7 +217,7 @@ def _limited_group(limit: int) -> Iterator[Path]:
     expected="attacker dead, victim alive",
     control=same_context(("attacker alive, victim dead", "attacker dead, victim dead")),
     vectors=["P61"],
-    seconds=60,
+    seconds=200,
 )
 def oom_shared_group(scene: Scene) -> Seen:
     """Reach the limit of a group beside somebody larger."""
