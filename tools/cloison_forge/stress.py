@@ -39,8 +39,7 @@ def stress(request: Request, *, lane: str, minutes: int) -> int:
     folder = program()
     ui.note("stress", f"{minutes} min on lane {lane}, profile {request.profile}")
     command = ("sh", "/mnt/share/run.sh", str(60 * minutes))
-    options = api.ShellOptions(request=request, lane=lane, share=str(folder), command=command, parallel=True)
-    status, machine = api.shell_run(options)
+    status, machine = api.shell_run(api.ShellOptions(request=request, lane=lane, share=str(folder), command=command))
     if not machine.good:
         raise api.failure(machine, f"lane {lane}")
     return 1 if status else 0

@@ -66,16 +66,12 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class ShellOptions:
-    """A command (its words), or a terminal when there is none. `share` is a host folder, '' for none.
-
-    `parallel` is that of `MachineSpec`.
-    """
+    """A command (its words), or a terminal when there is none. `share` is a host folder, '' for none."""
 
     request: Request = field(default_factory=Request)
     lane: str = "uml"
     share: str = ""
     command: tuple[str, ...] = ()
-    parallel: bool = False
     inputs: Inputs | None = None
 
 
@@ -321,7 +317,7 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     if window is not None:
         ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")
     with shell_room.lent_terminal(session):
-        spec = machine_spec(inputs, job, share=share, parallel=options.parallel)
+        spec = machine_spec(inputs, job, share=share)
         run = run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
     if session.status is None:
         ending = Ending(Outcome.NO_RESULT, "the command's exit status never came") if run.good else run.ending

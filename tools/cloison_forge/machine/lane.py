@@ -56,8 +56,7 @@ class MachineSpec:
     likes better. Neither is ever written to. `processors` are threads of one core (UML has one).
     `way` is one of the lane's ways to boot, '' for its first; where the disk's own boot loader has the kernel
     (``bios`` and ``uefi``), `kernel` may be None. `append` is added to the command line of a kernel handed over.
-    `hypervisor` is the program that runs before the kernel, where the lane has one. `parallel` lets the processors
-    of an emulated machine run at once, at the emulator's risk.
+    `hypervisor` is the program that runs before the kernel, where the lane has one.
     """
 
     kernel: KernelLike | None
@@ -70,7 +69,6 @@ class MachineSpec:
     way: str = ""
     append: str = ""
     accelerator: str = ""
-    parallel: bool = False
     hypervisor: Path | None = None
 
 

@@ -54,7 +54,7 @@ class Qemu:
         micro = spec.way == "microvm"
         bus = "device" if micro else "pci"
         kvm_works = spec.accelerator == "kvm"
-        accelerator = ["-accel", "kvm", "-cpu", "host"] if kvm_works else ["-accel", emulator(spec), "-cpu", "max"]
+        accelerator = ["-accel", "kvm", "-cpu", "host"] if kvm_works else ["-accel", "tcg", "-cpu", "max"]
         words = [
             *program("qemu"),
             *("-machine", "microvm,acpi=off" if micro else "q35", *accelerator),
@@ -109,15 +109,6 @@ def ports(spec: MachineSpec, wires: Wires, bus: str = "pci") -> list[str]:
         words += ["-fsdev", f"local,id=share,path={folder},security_model=none"]
         words += ["-device", f"virtio-9p-{bus},fsdev=share,mount_tag=share"]
     return words
-
-
-def emulator(spec: MachineSpec) -> str:
-    """Return the accelerator option of an emulated machine.
-
-    One thread for all its processors: with one each, QEMU before 8.1 now and then executes an old int3 after the
-    kernel has patched itself, and the kernel dies of it (ClangBuiltLinux/boot-utils#111).
-    """
-    return "tcg,thread=multi" if spec.parallel else "tcg,thread=single"
 
 
 def _processors(number: int) -> str:
