@@ -64,9 +64,8 @@ def test_what_cannot_be_measured_is_told_with_its_reason(work: Path, tmp_path: P
 def test_a_container_maker_that_is_not_installed_is_named(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     for surrounding, program in (("bubblewrap", "bwrap"), ("crun", "crun")):
-        assert (
-            json.loads(measure.measure(surrounding, "syscall", 15, work))["error"] == f"{program} is not installed here"
-        )
+        told = json.loads(measure.measure(surrounding, "syscall", 15, work))
+        assert told["error"] == f"{program} is not installed here (package {surrounding})"
 
 
 def test_containers_get_the_same_program(tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_idle_instances_take_memory(work: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(measure, "MEMINFO", Path("/proc/meminfo"))
     assert "instance 1 of 2: " in json.loads(measure.measure("context", "idle2", 0, work))["error"]
     monkeypatch.setenv("PATH", "/nowhere")
-    assert json.loads(measure.measure("crun", "idle1", 0, work))["error"] == "crun is not installed here"
+    assert json.loads(measure.measure("crun", "idle1", 0, work))["error"] == "crun is not installed here (package crun)"
 
 
 def test_a_machine_takes_memory_of_the_host() -> None:

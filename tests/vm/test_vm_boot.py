@@ -27,16 +27,6 @@ def test_the_checks_run_however_the_machine_boots(machines: Machines, tmp_path: 
     assert report["passed"] == report["planned"] > 0
 
 
-@pytest.mark.parametrize(("lane", "way"), [("xen", "dom0"), ("xen", "pv"), ("bochs", "bios")])
-def test_the_checks_run_on_the_other_machines(tmp_path: Path, lane: str, way: str) -> None:
-    """Under a hypervisor, as its guest, and from the BIOS of another emulator."""
-    options = api.VerifyOptions(lane=lane, way=way, suite="abi", json=str(tmp_path / "r"))
-    assert api.verify(options) == ExitStatus.GOOD
-    report = json.loads((tmp_path / "r").read_text(encoding="utf-8"))
-    assert (report["lane"], report["way"], report["outcome"]) == (lane, way, "ready")
-    assert report["passed"] == report["planned"] > 0
-
-
 def test_a_kernel_without_the_series_fails_every_check(machines: Machines, tmp_path: Path) -> None:
     without = machines("uml", "off")
     options = api.VerifyOptions(lane="uml", suite="abi", json=str(tmp_path / "r"), inputs=without, control=without)

@@ -21,10 +21,15 @@ SURROUNDINGS = ("plain", "context", "bubblewrap", "crun")
 MEMINFO = Path("/proc/meminfo")
 SETTLING = 0.5  # seconds until what was begun or ended has its memory, or has given it back
 _LONGEST = 200  # characters of a reason
+_PACKAGES = {"bwrap": "bubblewrap", "crun": "crun"}  # what is missing where a program is
 
 
 def _error(reason: str) -> str:
     return json.dumps({"error": " ".join(reason.split())[:_LONGEST]})
+
+
+def _missing(program: str) -> str:
+    return _error(f"{program} is not installed here (package {_PACKAGES.get(program, 'unknown')})")
 
 
 def bubblewrap(words: Sequence[str]) -> list[str]:
@@ -100,7 +105,7 @@ def idle(surrounding: str, count: int, work: Path = WORK) -> str:
                 place = places.enter_context(tempfile.TemporaryDirectory(prefix="cloison-compare-"))
                 words = command(surrounding, [str(work), "idle", str(number)], Path(place))
                 if shutil.which(words[0]) is None:
-                    return _error(f"{words[0]} is not installed here")
+                    return _missing(words[0])
                 process = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
                 )
@@ -131,7 +136,7 @@ def measure(surrounding: str, row: str, milliseconds: int, work: Path = WORK, se
     with tempfile.TemporaryDirectory(prefix="cloison-compare-") as folder:
         words = command(surrounding, [str(work), row, str(milliseconds)], Path(folder))
         if shutil.which(words[0]) is None:
-            return _error(f"{words[0]} is not installed here")
+            return _missing(words[0])
         try:
             result = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:

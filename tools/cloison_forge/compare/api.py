@@ -13,7 +13,7 @@ from pathlib import Path
 from cloison_forge.compare import plan, render, table
 from cloison_forge.compare.measuring import Result, Sizes, measured
 from cloison_forge.compare.plan import Machine
-from cloison_forge.core import output, ui
+from cloison_forge.core import hostpackages, output, ui
 from cloison_forge.core.errors import ExitStatus, UsageError
 from cloison_forge.core.paths import project
 from cloison_forge.core.stage import atomic_file
@@ -80,6 +80,8 @@ def compare(options: Options) -> int:
         raise UsageError("rounds and milliseconds are at least 1", hint="./invoke --help compare")
     machines, rows = plan.chosen_machines(options.machines), plan.chosen_rows(options.rows)
     sizes = Sizes(rows, options.rounds, options.milliseconds)
+    if "native" in {machine.name for machine in machines} and (names := " ".join(hostpackages.lacking("compare"))):
+        ui.warn(f"columns of the build host will be missing: apt-get install {names}")
     said = about(options)
     results: dict[str, Result] = {}
     interruption = collect(machines, lambda machine: measured(machine, options.request, sizes), results)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloison_forge.core import hostpackages
 from cloison_forge.core.errors import UsageError
 from cloison_forge.machine import kvm
 from cloison_forge.machine.bochs import Bochs
@@ -53,6 +54,7 @@ def make(request: Request, lane: Lane) -> Inputs:
     """Build what is not up to date: the lane's kernel (or that of the profile asked for) and its root."""
     from cloison_forge import pipeline
 
+    hostpackages.demand(f"lane {lane.name}")  # before minutes of building, not after
     own = replace(request, profile=request.profile or lane.profile)
     debug = own.profile == "debug"
     kernel = pipeline.kernel(own)
