@@ -17,8 +17,8 @@ import pytest
 from tests.unit.machine_fakes import NONCE
 
 from cloison_forge.compare import api, measuring, plan, render, table
-from cloison_forge.compare.measuring import Result, Sizes
-from cloison_forge.compare.plan import Machine
+from cloison_forge.compare.measuring import Result
+from cloison_forge.compare.plan import Machine, Sizes
 from cloison_forge.core.errors import ExitStatus, MachineError, UsageError
 from cloison_forge.core.paths import Project
 from cloison_forge.machine.judge import CheckResult, Expected, Judge
@@ -94,12 +94,23 @@ def test_the_runner_measures_what_an_identifier_names(monkeypatch: pytest.Monkey
 
 def test_a_plan_alternates_over_the_surroundings() -> None:
     machine = plan.MACHINES[1]
-    ids = [piece.id for piece in plan.pieces(machine, ROWS, 2, 30, memory=False)]
+    ids = [piece.id for piece in plan.pieces(machine, Sizes(ROWS, 2, 300, ()), 30)]
     assert ids[:4] == ["r0.plain.syscall", "r0.bubblewrap.syscall", "r0.crun.syscall", "r0.plain.fork"]
     assert len(ids) == len(set(ids)) == 2 * 2 * 3
     assert all(len(name) < 96 for name in ids), "PID 1 keeps no longer identifiers"
-    more = {piece.id for piece in plan.pieces(machine, ROWS, 2, 30, memory=True)} - set(ids)
+    more = {piece.id for piece in plan.pieces(machine, Sizes(ROWS, 2, 300), 30)} - set(ids)
     assert more == {f"r0.{where}.idle{count}" for where in machine.surroundings for count in (1, 10, 100)}
+
+
+def test_slow_machines_are_measured_in_a_short_form_unless_all_is_asked_for() -> None:
+    machines = {machine.name: machine for machine in plan.MACHINES}
+    assert {name for name, machine in machines.items() if machine.slow} == {
+        f"{kind}{variant}" for kind in ("dom0", "domu", "bochs") for variant in ("", "-off")
+    }
+    sizes = Sizes(ROWS, 3, 300)
+    assert sizes.of(machines["tcg"]) == sizes
+    assert sizes.of(machines["bochs"]) == Sizes(ROWS, 1, 100, (1, 10))
+    assert replace(sizes, full=True).of(machines["bochs"]).rounds == 3
 
 
 def test_every_column_is_compared_with_the_plain_kernel_of_its_kind() -> None:
@@ -239,7 +250,7 @@ def test_times_have_units(value: float, text: str) -> None:
 
 
 def test_the_stopwatch_compares_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = plan.pieces(plan.MACHINES[0], ("fork",), 1, 30, memory=False)
+    pieces = plan.pieces(plan.MACHINES[0], Sizes(("fork",), 1, 300, ()), 30)
     judge = Judge(Expected(NONCE, pieces))
     now = iter([0.0, 3.0, 4.0])
     monkeypatch.setattr("cloison_forge.compare.measuring.time.monotonic", lambda: next(now))
@@ -261,7 +272,7 @@ def test_a_kvm_that_does_not_work_is_a_reason(monkeypatch: pytest.MonkeyPatch) -
     machine = next(machine for machine in plan.MACHINES if machine.accelerator == "kvm")
     monkeypatch.setattr(kvm, "probe", lambda: kvm.Verdict(False, "KVM is present but unusable: x"))
     result = measuring.measured(machine, Request(), Sizes(ROWS, 1, 10))
-    assert (result.failure, result.told) == ("KVM is present but unusable: x", {})
+    assert (result.failure, result.unavailable, result.told) == ("KVM is present but unusable: x", True, {})
 
 
 def test_a_machine_that_fails_is_a_result_with_that_failure() -> None:
@@ -309,6 +320,8 @@ def test_a_failed_machine_is_a_status_and_not_the_end(fast: Path, monkeypatch: p
     assert native["rows"]["syscall"]["native"] == 10.0
     with pytest.raises(UsageError, match="at least 1"):
         api.compare(replace(options, rounds=0))
+    monkeypatch.setattr(api, "measured", lambda *_: Result(failure="no KVM", unavailable=True))
+    assert api.compare(options) == ExitStatus.GOOD, "what this host cannot have has not failed"
 
 
 def test_the_processor_has_a_name() -> None:

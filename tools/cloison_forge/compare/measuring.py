@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cloison_forge.compare.plan import Machine, pieces
+from cloison_forge.compare.plan import Machine, Sizes, pieces
 from cloison_forge.core.errors import ForgeError, MachineError
 from cloison_forge.core.paths import project
 from cloison_forge.core.run import run
@@ -26,27 +26,18 @@ from cloison_verify import measure
 _GRACE = 40  # seconds that a measurement may take beyond its own time, before patience
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured: rows, rounds, milliseconds for each measurement, and whether memory too."""
-
-    rows: tuple[str, ...]
-    rounds: int
-    milliseconds: int
-    memory: bool = True
-
-
 @dataclass
 class Result:
     """What one machine told: for each piece (``ROUND.SURROUNDING.ROW``) the program's line, or why there is none.
 
     `clock` is how many seconds passed on the host in a second of the machine's clock; `memory` is what the machine
     itself took on the host when it was ready and idle, in KiB (proportional set size of its processes, None if
-    unknown); `failure` is set when the machine did not come to its end.
+    unknown); `failure` is set when the machine did not come to its end, `unavailable` when this host has no such one.
     """
 
     told: dict[str, Mapping[str, object]] = field(default_factory=dict)
     failure: str = ""
+    unavailable: bool = False
     clock: float = 1.0
     memory: int | None = None
 
@@ -128,10 +119,10 @@ def boot(machine: Machine, request: Request, sizes: Sizes) -> Result:
     if machine.accelerator == "kvm":
         verdict = kvm.probe()
         if not verdict.usable:
-            return Result(failure=verdict.reason)
+            return Result(failure=verdict.reason, unavailable=True)
     what = inputs.make(replace(request, variant=machine.variant, profile=""), lane)
     seconds = min(3600, (sizes.milliseconds // 250 + _GRACE) * what.patience)
-    plan = pieces(machine, sizes.rows, sizes.rounds, seconds, memory=sizes.memory)
+    plan = pieces(machine, sizes, seconds)
     extra = {"work": program().read_bytes()}
     job = Job("verify", plan, role="measure", extra=extra, parameters={"milliseconds": sizes.milliseconds})
     watch = Stopwatch()
@@ -156,7 +147,7 @@ def native(machine: Machine, sizes: Sizes) -> Result:
     """Measure on the build host, with the kernel that happens to run there."""
     work = program()
     result = Result()
-    for piece in pieces(machine, sizes.rows, sizes.rounds, 60, memory=sizes.memory):
+    for piece in pieces(machine, sizes, 60):
         _, surrounding, row = piece.id.split(".")
         result.told[piece.id] = _line(measure.measure(surrounding, row, sizes.milliseconds, work, seconds=120))
     return result
@@ -164,7 +155,8 @@ def native(machine: Machine, sizes: Sizes) -> Result:
 
 def measured(machine: Machine, request: Request, sizes: Sizes, boot: Callable[..., Result] = boot) -> Result:
     """Measure on one machine; whatever keeps it from its work is a result with that failure."""
+    own = sizes.of(machine)
     try:
-        return boot(machine, request, sizes) if machine.lane else native(machine, sizes)
+        return boot(machine, request, own) if machine.lane else native(machine, own)
     except ForgeError as error:
         return Result(failure=" ".join(error.message.split("\n")[0].split()))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloison_forge.core.errors import UsageError
 from cloison_verify.catalogue import Check, Instead
@@ -34,7 +34,8 @@ _TITLES = {"plain": "", "context": "in a context", "bubblewrap": "in bubblewrap"
 class Machine:
     """A machine to boot; without a lane it is the build host itself.
 
-    `variant` is the kernel's. `own_clock` says that its clock counts work instead of time.
+    `variant` is the kernel's. `own_clock` says that its clock counts work instead of time. A `slow` one is measured
+    in a short form, unless all is asked for.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Machine:
     accelerator: str = ""
     surroundings: tuple[str, ...] = ("plain", "context")
     own_clock: bool = False
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,25 @@ class Column:
         return ", ".join(filter(None, (self.machine.title, _TITLES[self.surrounding])))
 
 
-def _pair(
-    name: str, title: str, lane: str, way: str, accelerator: str = "", *, own_clock: bool = False
-) -> list[Machine]:
+def _pair(name: str, title: str, lane: str, way: str, accelerator: str = "") -> list[Machine]:
     """Return a kind of machine twice: with the plain kernel, and with the patched one."""
-    plain = ("plain", *CONTAINERS)
-    return [
-        Machine(f"{name}-off", f"{title}, plain kernel", lane, way, "off", accelerator, plain, own_clock),
-        Machine(name, f"{title}, patched kernel", lane, way, "on", accelerator, own_clock=own_clock),
-    ]
+    on = Machine(
+        name,
+        f"{title}, patched kernel",
+        lane,
+        way,
+        accelerator=accelerator,
+        own_clock=lane == "bochs",
+        slow=lane in ("xen", "bochs"),
+    )
+    off = replace(
+        on,
+        name=f"{name}-off",
+        title=f"{title}, plain kernel",
+        variant="off",
+        surroundings=("plain", *CONTAINERS),
+    )
+    return [off, on]
 
 
 MACHINES: tuple[Machine, ...] = (
@@ -84,7 +96,7 @@ MACHINES: tuple[Machine, ...] = (
     *_pair("tcg", "QEMU TCG", "qemu", "direct", "tcg"),
     *_pair("dom0", "Xen in TCG, first domain", "xen", "dom0"),
     *_pair("domu", "Xen in TCG, PV guest", "xen", "pv"),
-    *_pair("bochs", "Bochs", "bochs", "bios", own_clock=True),
+    *_pair("bochs", "Bochs", "bochs", "bios"),
 )
 
 
@@ -118,19 +130,39 @@ def _nothing(_: Scene) -> Seen:
     raise AssertionError("measurements are no checks")
 
 
-def pieces(machine: Machine, rows: tuple[str, ...], rounds: int, seconds: int, *, memory: bool) -> tuple[Check, ...]:
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: rows, rounds, milliseconds for each measurement, numbers of idle instances.
+
+    `full` gives slow machines as much as the others.
+    """
+
+    rows: tuple[str, ...]
+    rounds: int
+    milliseconds: int
+    idle: tuple[int, ...] = IDLE
+    full: bool = False
+
+    def of(self, machine: Machine) -> Sizes:
+        """Return what one machine is to measure: a slow one has one round, of a third of the time."""
+        if self.full or not machine.slow:
+            return self
+        return replace(self, rounds=1, milliseconds=max(1, self.milliseconds // 3), idle=self.idle[:2])
+
+
+def pieces(machine: Machine, sizes: Sizes, seconds: int) -> tuple[Check, ...]:
     """Return what one machine is to measure, as a plan for PID 1: identifiers are ROUND.SURROUNDING.ROW.
 
-    Rounds alternate over the surroundings, so that what changes with time changes all of them. `memory` adds
-    rows ``idleN``, once each.
+    Rounds alternate over the surroundings, so that what changes with time changes all of them. Rows ``idleN``
+    come last, once each.
     """
     control = Instead(_nothing, ("",), "nothing")
     limits = {
         f"r{number}.{surrounding}.{row}": seconds
-        for number in range(rounds)
-        for row in rows
+        for number in range(sizes.rounds)
+        for row in sizes.rows
         for surrounding in machine.surroundings
     }
-    for surrounding in machine.surroundings if memory else ():
-        limits |= {f"r0.{surrounding}.idle{count}": min(3600, seconds + seconds * count // 20) for count in IDLE}
+    for surrounding in machine.surroundings:
+        limits |= {f"r0.{surrounding}.idle{count}": min(3600, seconds + seconds * count // 20) for count in sizes.idle}
     return tuple(Check(name, name, "", ("",), control, _nothing, seconds=limit) for name, limit in limits.items())

@@ -58,6 +58,7 @@ def bench_kernel(_: Context, line: str = "6.12", json: str = "") -> None:
     rows="only these rows, separated by commas",
     rounds="how often each figure is measured",
     milliseconds="how long each measurement takes",
+    full="measure in Xen and Bochs as long as elsewhere, and 100 idle instances (hours)",
     out="folder for table, picture and figures, instead of build/reports/compare",
 )
 def compare(
@@ -67,6 +68,7 @@ def compare(
     rows: str = "",
     rounds: int = 3,
     milliseconds: int = 300,
+    full: bool = False,
     out: str = "",
     json: str = "",
     offline: bool = False,
@@ -75,4 +77,4 @@ def compare(
     from cloison_forge.compare import api
 
     request = Request(line=line, offline=offline)
-    return api.compare(api.Options(request, machines, rows, rounds, milliseconds, out, json))
+    return api.compare(api.Options(request, machines, rows, rounds, milliseconds, full, out, json))
