@@ -135,7 +135,8 @@ def test_machines_and_rows_are_chosen_by_name() -> None:
 
 
 def test_idle_instances_take_memory(work: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    counts = iter(["MemTotal: 9000 kB\nMemFree: 5000 kB\n", "MemTotal: 9000 kB\nMemFree: 4000 kB\nCached: 600 kB\n"])
+    full, empty = "MemTotal: 9000 kB\nMemFree: 5000 kB\n", "MemTotal: 9000 kB\nMemFree: 4000 kB\nCached: 600 kB\n"
+    counts = iter([full, empty, empty, full])
 
     class Meminfo:
         def read_text(self, encoding: str) -> str:
@@ -145,6 +146,7 @@ def test_idle_instances_take_memory(work: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(measure, "MEMINFO", Meminfo())
     monkeypatch.setattr(measure, "SETTLING", 0)
     assert json.loads(measure.measure("plain", "idle3", 0, work)) == {"kib": 400}
+    assert "gave back" in json.loads(measure.measure("plain", "idle3", 0, work))["error"]
     assert measure.used("MemTotal: 10 kB\nMemFree: 4 kB\nHugePages_Total: 0\n") == 6
     monkeypatch.setattr(measure, "MEMINFO", Path("/proc/meminfo"))
     assert "instance 1 of 2: " in json.loads(measure.measure("context", "idle2", 0, work))["error"]

@@ -114,7 +114,8 @@ def idle(surrounding: str, count: int, work: Path = WORK) -> str:
                 line = process.stdout.readline().decode(errors="replace").strip()
                 if line != "ready":
                     return _error(f"instance {number + 1} of {count}: {line or 'no word'}")
-            return json.dumps({"kib": _settled() - before})
+            more = _settled() - before
+            return json.dumps({"kib": more}) if more > 0 else _error("others gave back more memory meanwhile")
         finally:
             for process in started:
                 assert process.stdin is not None
