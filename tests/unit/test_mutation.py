@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cloison_forge import mutation
 from cloison_forge.core.errors import ExitStatus
 from cloison_forge.core.paths import project
 from cloison_forge.mutation import Mutant, _not_compiled, _report, hooks, remembered
@@ -49,6 +50,20 @@ def test_each_hook_has_a_check_that_noticed() -> None:
     memory, names, checks = remembered(), hooks(project().patches / "6.12"), catalogue.load()
     assert sorted(memory) == sorted(names), "run ./invoke mutate --hook NAME for a new hook, and add it to mutants.csv"
     assert set(memory.values()) <= set(checks)
+
+
+def test_a_run_of_some_hooks_leaves_the_memory_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutation, "MEMORY", tmp_path / "mutants.csv")
+    mutation.MEMORY.write_text("hook,check\nGONE,a.x\nNEW,a.wrong\nOLD,a.x\nSILENT,a.y\nSTILL,a.z\n")
+    mutation._record(
+        [
+            Mutant("NEW", "uml", ("a.b", "a.c"), "ready"),
+            Mutant("STILL", "uml", ("a.b", "a.z"), "ready"),
+            Mutant("SILENT", "uml", (), "ready"),
+        ],
+        ["NEW", "OLD", "SILENT", "STILL"],
+    )
+    assert remembered() == {"NEW": "a.b", "OLD": "a.x", "STILL": "a.z"}
 
 
 def test_a_hook_that_is_not_compiled_is_no_survivor() -> None:

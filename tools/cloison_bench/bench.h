@@ -35,7 +35,7 @@ void micro_rows(const char *wanted);
 /* life.c: create, enter and destroy contexts beside namespaces, with `present` contexts on the host. */
 void life_rows(int present);
 
-/* share.c: a writer gets its own copy of a shared file. */
-void share_rows(void);
+/* share.c: a writer gets its own copy of a shared file; `device` holds an empty XFS, or is "". */
+void share_rows(const char *device);
 
 #endif

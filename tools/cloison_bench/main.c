@@ -142,10 +142,12 @@ int main(int argc, char **argv)
 	if (child == 0) {
 		if (atoi(option("bench.context", "0")))
 			enter_context();
-		if (strcmp(rows, "life"))
-			micro_rows(rows);
-		else
+		if (!strcmp(rows, "life"))
 			life_rows(atoi(option("bench.present", "0")));
+		else if (!strcmp(rows, "share"))
+			share_rows(option("bench.disk", ""));
+		else
+			micro_rows(rows);
 		_exit(0);
 	}
 	must(child > 0 && waitpid(child, &status, 0) == child, "rows");

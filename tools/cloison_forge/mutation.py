@@ -93,8 +93,8 @@ def mutate(request: Request, *, lane: str = "", only: str = "", json: str = "", 
     left = sorted(set(chosen) - {mutant.hook for mutant in mutants})
     for hook in left:
         ui.note("mutate", f"{hook} is not compiled into the kernel of lane {lane}: another lane must try it")
-    if record and not only:
-        _record(mutants)
+    if record:
+        _record(mutants, known)
     return _report(mutants, json)
 
 
@@ -134,6 +134,8 @@ def _try_lane(request: Request, lane: str, chosen: list[str]) -> list[Mutant]:
         for mutant in pool.map(functools.partial(trial.mutant, memory), chosen):
             mutants.append(mutant)
             progress.advance(detail=mutant.hook)
+            if mutant.survived:
+                ui.note("mutate", f"nothing noticed that {mutant.hook} was off")
     progress.finish()
     return mutants
 
@@ -176,16 +178,20 @@ class Trial:
         return self.run(hook)
 
 
-def _record(mutants: Iterable[Mutant]) -> None:
-    """Write who noticed; what noticed before and still does, stays."""
+def _record(mutants: Iterable[Mutant], known: Iterable[str]) -> None:
+    """Write who noticed; what noticed before and still does, stays, and so does what was not tried."""
     before = remembered()
+    memory = {hook: check for hook, check in before.items() if hook in set(known)}
+    for mutant in mutants:
+        if mutant.caught_by:
+            old = before.get(mutant.hook, "")
+            memory[mutant.hook] = old if old in mutant.caught_by else mutant.caught_by[0]
+        elif mutant.survived:
+            memory.pop(mutant.hook, None)
     with MEMORY.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["hook", "check"])
-        for mutant in sorted(mutants, key=lambda each: each.hook):
-            if mutant.caught_by:
-                old = before.get(mutant.hook, "")
-                writer.writerow([mutant.hook, old if old in mutant.caught_by else mutant.caught_by[0]])
+        writer.writerows(sorted(memory.items()))
 
 
 def _not_compiled(names: Iterable[str], config: str) -> list[str]:

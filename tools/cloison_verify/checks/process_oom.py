@@ -7,6 +7,7 @@ import contextlib
 import mmap
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,6 +112,11 @@ def _lives_through(actor: Actor, question: str) -> str:
     return "alive"
 
 
+def _settle() -> None:
+    """Leave the processor to who has just answered: if he used memory when none is left, it would be his own turn."""
+    time.sleep(0.2)
+
+
 def _hog(size: int) -> Seen:
     """Fork children that each take memory, until one of them has been killed or there are too many."""
     pids: list[int] = []
@@ -145,6 +151,7 @@ def oom_victim(scene: Scene) -> Seen:
     size = available() // 8
     with quiet_console():
         aim = victim(scene, begin=lambda: kept.append(take(size * 4 // 3)))
+        _settle()
         seen = scene.attack(lambda: _hog(size))
         return combined(seen, f"victim {fate(aim)}")
 
@@ -175,6 +182,7 @@ def _lonely_hog(scene: Scene, *, inside: bool) -> Seen:
     with quiet_console():
         host = victim(scene, begin=lambda: kept.append(take(share)))
         with _first_process(scene, {"hog": hog}, inside=inside) as first:
+            _settle()
             seen = f"hog {_lives_through(first, 'hog')}"
             return Seen(f"{seen}, host {_lives_through(host, 'ping')}")
 
@@ -230,6 +238,7 @@ def oom_shared_group(scene: Scene) -> Seen:
                 below(group, actor)
             if _lives_through(aim, "take") == "dead":
                 raise SceneError("the victim alone is too much for the group")
+            _settle()
             seen = f"attacker {_lives_through(attacker, 'take')}"
             return Seen(f"{seen}, victim {_lives_through(aim, 'ping')}")
         finally:

@@ -13,12 +13,14 @@ from pathlib import Path
 from cloison.context import Context
 from cloison.flags import Change, ContextCaps
 from cloison.syscall import Vserver
-from cloison_verify.acts import victim
+from cloison_verify.acts import call, victim
 from cloison_verify.catalogue import check, instead, same_context
 from cloison_verify.checks.tag import SECONDS
+from cloison_verify.mounting import grant
 from cloison_verify.scene import Scene, SceneError, Seen, attempt
 from cloison_verify.volumes import (
     OURS,
+    PRJQUOTA,
     PROJINHERIT,
     Q_SETQUOTA,
     THEIRS,
@@ -28,7 +30,6 @@ from cloison_verify.volumes import (
     mount,
     prepare,
     quota_volume,
-    quotactl,
     set_project,
     unmount,
     volume,
@@ -129,17 +130,27 @@ check(
 
 
 def _quota(scene: Scene, *, inside: bool) -> Seen:
-    """Set the quota of the own tag to nothing, and so to no limit."""
+    """Set the quota of the own tag to nothing, and so to no limit, by a descriptor that needs no device."""
     with quota_volume() as place:
         data = (ctypes.c_uint64 * 9)()
         data[8] = 1
-        return with_tag(scene, THEIRS, lambda: quotactl(Q_SETQUOTA, place.device, THEIRS, data), inside=inside)
+        if inside:
+            grant(scene, ContextCaps.QUOTA_CTL)
+
+        def change() -> None:
+            folder = os.open(place.folder, os.O_RDONLY)
+            try:
+                call("quotactl_fd", folder, Q_SETQUOTA << 8 | PRJQUOTA, THEIRS, ctypes.addressof(data))
+            finally:
+                os.close(folder)
+
+        return with_tag(scene, THEIRS, change, inside=inside)
 
 
 check(
     "tag.quotactl",
     title="a context does not set the project quota of a tag",
-    attack="quotactl(Q_SETQUOTA, PRJQUOTA) with all capabilities",
+    attack="quotactl_fd(Q_SETQUOTA, PRJQUOTA) with all capabilities and the context's right to quotas",
     expected="EPERM",
     control=instead(lambda scene: _quota(scene, inside=False), "ok", "the host does it"),
     seconds=SECONDS,
