@@ -107,6 +107,11 @@ def test_a_plan_holds_what_the_lane_can_run_and_why_not_the_rest(monkeypatch: py
     assert isinstance(plan, Plan)
     assert plan.for_control == ()
     assert [check.id for check in verification.make_plan("qemu").for_control] == ["abi.version"]
+    checks["abi.version"] = replace(PLAN[2], not_on={"qemu-microvm": "one processor"})
+    assert not verification.make_plan("qemu", way="direct").left_out
+    [left_out] = verification.make_plan("qemu", way="microvm").left_out
+    assert left_out.why_not_on("qemu", "microvm") == "one processor"
+    checks["abi.version"] = replace(PLAN[2], not_on={"uml": "no such thing"})
     with pytest.raises(UsageError, match="no suite 'x'"):
         verification.make_plan("uml", "x")
     monkeypatch.setattr(catalogue, "load", lambda: {"abi.version": checks["abi.version"]})

@@ -138,6 +138,7 @@ def test_a_microvm_has_no_pci(tmp_path: Path, wires: Wires, monkeypatch: pytest.
     asked = spec("x86_64", tmp_path, way="microvm", share=tmp_path)
     words = list(Qemu().launch(asked, replace(wires, terminal=9)).argv)
     assert options(words, "-machine") == ["microvm,acpi=off"]
+    assert options(words, "-smp") == ["1"], "without ACPI the kernel learns of no other processor"
     assert options(words, "-kernel") == [str(tmp_path / "kernel")]
     virtio = [device for device in options(words, "-device") if device.startswith("virtio-")]
     assert len(virtio) == 5

@@ -229,7 +229,7 @@ def verify_report(options: VerifyOptions) -> Report:
 
     lane = machine_inputs.lane_named(options.lane)
     way = machine_inputs.way_named(lane, options.way)
-    plan = verification.make_plan(lane.name, options.suite)
+    plan = verification.make_plan(lane.name, options.suite, way)
     vectors.check_references(plan.checks, vectors.load())
     inputs = options.inputs or machine_inputs.make(options.request, lane)
     plan = verification.patient(plan, inputs.patience)
@@ -254,8 +254,8 @@ def verify(options: VerifyOptions) -> int:
     """Verify a lane; print the table, write the files asked for, and return the status."""
     from cloison_forge.report import html, junit, text
 
-    machine_inputs.way_named(machine_inputs.lane_named(options.lane), options.way)
-    jobs = options.jobs or shards.useful(len(verification.make_plan(options.lane, options.suite).checks))
+    way = machine_inputs.way_named(machine_inputs.lane_named(options.lane), options.way)
+    jobs = options.jobs or shards.useful(len(verification.make_plan(options.lane, options.suite, way).checks))
     report = verify_report(replace(options, jobs=jobs))
     if options.json != "-":
         text.show(report)

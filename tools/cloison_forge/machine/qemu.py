@@ -22,7 +22,8 @@ class Qemu:
     """A machine under QEMU, with KVM where that works (`spec.accelerator` says), else emulated (TCG).
 
     Ways: ``direct`` (a PC that is handed the kernel), ``bios`` and ``uefi`` (a PC that boots its disk), ``microvm``
-    (no PCI, and no ACPI, whose clock a busy host may calibrate wrong: virtio over MMIO, and the kernel handed over).
+    (no PCI: virtio over MMIO, and the kernel handed over; no ACPI either, for a kernel whose clock a busy host
+    calibrated wrong has no other timer then, and never boots; so it knows of one processor only).
 
     Disks are virtio and never written to: QEMU keeps what the guest writes in a temporary file.
     The first serial port is the console. The result channel and the shell have virtio ports: the
@@ -58,7 +59,7 @@ class Qemu:
         words = [
             *program("qemu"),
             *("-machine", "microvm,acpi=off" if micro else "q35", *accelerator),
-            *("-m", str(spec.memory_mib), "-smp", _processors(spec.processors)),
+            *("-m", str(spec.memory_mib), "-smp", "1" if micro else _processors(spec.processors)),
             *disk(path, "root", bus, first=spec.way in BY_DISK),
             *ports(spec, wires, bus),
         ]
