@@ -30,7 +30,7 @@ struct planned {
 /* What the job disk asks for. Empty strings: not asked for. */
 struct job {
 	char nonce[72];
-	char mode[16];		/* "verify", "shell" or "boot" */
+	char mode[16];		/* "verify", "shell", "boot" or "relay" */
 	char ending[16];	/* "poweroff" or "reboot" */
 	char channel[64];	/* device of the result channel */
 	char terminal[64];	/* device of the two-way channel of `shell` */
@@ -87,12 +87,16 @@ void channel_send(const char *json);
 void channel_hello(const struct job *job);
 void channel_bye(void);
 void channel_fault(const char *reason);
+int channel_descriptor(void);
 
 /* verify.c */
 int verify(const struct job *job);
 
 /* shell.c */
 int shell(const struct job *job);
+
+/* relay.c */
+int relay(void);
 
 /* main.c */
 _Noreturn void finish(const struct job *job);

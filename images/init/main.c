@@ -120,7 +120,8 @@ int main(int argc, char *argv[])
 		say("result channel %s: %s", job.channel, strerror(errno));
 		finish(&job);
 	}
-	channel_hello(&job);
+	if (strcmp(job.mode, "relay") != 0)
+		channel_hello(&job);
 	klogctl(8, NULL, 7);	/* SYSLOG_ACTION_CONSOLE_LEVEL: from here on the console says everything */
 	mount_all(late, sizeof(late) / sizeof(*late));
 	if (make_folder(JOB_FOLDER, 0755) < 0 || job_unpack(&job) < 0) {
@@ -135,12 +136,16 @@ int main(int argc, char *argv[])
 		found = verify(&job);
 	else if (strcmp(job.mode, "shell") == 0)
 		found = shell(&job);
+	else if (strcmp(job.mode, "relay") == 0)
+		found = relay();
 	else
 		found = strcmp(job.mode, "boot") == 0 ? 0 : -1;
 	if (found < 0) {
 		channel_fault("the job cannot be done");
 		finish(&job);
 	}
+	if (strcmp(job.mode, "relay") == 0)
+		finish(&job);	/* the last word was the other machine's */
 	scan_for_leaks();
 	channel_bye();
 	finish(&job);

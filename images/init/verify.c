@@ -19,7 +19,7 @@
 #include "init.h"
 
 #define CGROUPS "/sys/fs/cgroup"
-#define RUNNER_SECONDS 120	/* Python's start and imports, on the slowest emulator */
+#define RUNNER_SECONDS 300	/* Python's start and imports, on the slowest emulator */
 #define DEATH_MS 5000		/* killed processes are gone by then */
 
 struct runner {

@@ -62,6 +62,8 @@ class ScriptLane:
     script: str
     lengths: Limits
     name: str = "uml"
+    ways: tuple[str, ...] = ("direct",)
+    patience: int = 1
     arch: str = "um"
     profile: str = "uml"
     channel: str = "/dev/ttyS0"

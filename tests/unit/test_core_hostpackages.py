@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloison_forge.core import hostpackages
-from cloison_forge.core.errors import UsageError
+from cloison_forge.core.errors import ToolMissingError, UsageError
 from cloison_forge.core.paths import project
 
 ROOT = project().root
@@ -68,6 +68,29 @@ def test_launcher_names_what_is_missing_and_why_and_obeys_no(tmp_path: Path) -> 
     assert "is there" not in result.stderr
     assert "hint      apt-get install another one-thing" in result.stderr
     assert not (folder / ".venv").exists()
+
+
+def test_what_is_needed_on_demand_is_named_only_where_it_is_needed(tmp_path: Path) -> None:
+    text = "sometimes | cloison-none | lane x: a screen | on demand\nshell | sh | lane x | on demand\n"
+    folder = checkout(tmp_path, text + "always | cloison-none | to test it\n")
+    usual = launch(folder, CLOISON_INSTALL="no").stderr
+    assert "always" in usual
+    assert "sometimes" not in usual
+    (folder / "invoke").write_text(
+        (folder / "invoke").read_text().replace("yes | all)", "yes) ;;\n\tall) die stop stop")
+    )
+    everything = launch(folder, CLOISON_INSTALL="all").stderr
+    assert "  sometimes                lane x: a screen\n" in everything
+    with pytest.raises(ToolMissingError, match="lane x needs what is not installed: sometimes"):
+        hostpackages.demand("lane x", folder / "tools" / "host-packages.txt")
+    hostpackages.demand("lane y", folder / "tools" / "host-packages.txt")
+    (tmp_path / "list").write_text("make | make | why | perhaps\n")
+    with pytest.raises(UsageError, match="list:1"):
+        hostpackages.load(tmp_path / "list")
+
+
+def test_every_purpose_on_demand_is_one_that_something_asks_for() -> None:
+    assert {entry.purpose for entry in hostpackages.load() if entry.on_demand} == {"lane bochs", "compare"}
 
 
 def test_launcher_stops_on_an_unknown_distribution(tmp_path: Path) -> None:

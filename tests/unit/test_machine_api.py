@@ -76,13 +76,18 @@ def test_a_shell_whose_machine_fails_is_an_error(monkeypatch: pytest.MonkeyPatch
     ("options", "why"),
     [
         (api.BootOptions(lane="vmware"), "no lane 'vmware'"),
-        (api.BootOptions(lane="uml", firmware="bios"), "no firmware 'bios' on lane 'uml'"),
-        (api.BootOptions(lane="qemu", firmware="coreboot"), "no firmware 'coreboot'"),
+        (api.BootOptions(lane="uml", way="bios"), "no way 'bios' on lane 'uml'"),
+        (api.BootOptions(lane="qemu", way="coreboot"), "no way 'coreboot'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_built(options: api.BootOptions, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         api.run_boot(options)
+
+
+def test_a_lane_without_a_way_in_has_no_shell() -> None:
+    with pytest.raises(UsageError, match="lane 'bochs' has no way in"):
+        api.shell(api.ShellOptions(lane="bochs", command=("true",)))
 
 
 def test_a_share_must_be_a_folder(tmp_path: Path) -> None:
@@ -102,6 +107,11 @@ def test_a_plan_holds_what_the_lane_can_run_and_why_not_the_rest(monkeypatch: py
     assert isinstance(plan, Plan)
     assert plan.for_control == ()
     assert [check.id for check in verification.make_plan("qemu").for_control] == ["abi.version"]
+    checks["abi.version"] = replace(PLAN[2], not_on={"qemu-microvm": "one processor"})
+    assert not verification.make_plan("qemu", way="direct").left_out
+    [left_out] = verification.make_plan("qemu", way="microvm").left_out
+    assert left_out.why_not_on("qemu", "microvm") == "one processor"
+    checks["abi.version"] = replace(PLAN[2], not_on={"uml": "no such thing"})
     with pytest.raises(UsageError, match="no suite 'x'"):
         verification.make_plan("uml", "x")
     monkeypatch.setattr(catalogue, "load", lambda: {"abi.version": checks["abi.version"]})

@@ -114,21 +114,35 @@ def test_qemu_prefers_the_disk_and_shares_a_folder(
     assert Qemu().share(tmp_path).source == "share"
 
 
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.parametrize("way", ["bios", "uefi"])
 def test_qemu_boots_through_firmware_without_a_kernel_of_its_own(
-    tmp_path: Path, wires: Wires, monkeypatch: pytest.MonkeyPatch, firmware: str
+    tmp_path: Path, wires: Wires, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(qemu, "require", lambda program, **_: program)
     monkeypatch.setattr(qemu, "_OVMF", tmp_path)
     (tmp_path / "OVMF_CODE_4M.fd").write_bytes(b"code")
     (tmp_path / "OVMF_VARS_4M.fd").write_bytes(b"variables")
-    asked = MachineSpec(None, Job("boot"), disk=Disk(tmp_path / "disk.raw"), firmware=firmware)
+    asked = MachineSpec(None, Job("boot"), disk=Disk(tmp_path / "disk.raw"), way=way)
     words = list(Qemu().launch(asked, wires).argv)
     assert "-kernel" not in words
     assert "virtio-blk-pci,drive=root,bootindex=0" in words
     pflash = [drive for drive in options(words, "-drive") if "pflash" in drive]
-    assert len(pflash) == (2 if firmware == "uefi" else 0)
-    assert (tmp_path / "uefi-variables.fd").exists() is (firmware == "uefi")
+    assert len(pflash) == (2 if way == "uefi" else 0)
+    assert (tmp_path / "uefi-variables.fd").exists() is (way == "uefi")
+    with pytest.raises(UsageError, match="takes no words for the kernel"):
+        Qemu().launch(replace(asked, append="quiet"), wires)
+
+
+def test_a_microvm_has_no_pci(tmp_path: Path, wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "require", lambda program, **_: program)
+    asked = spec("x86_64", tmp_path, way="microvm", share=tmp_path)
+    words = list(Qemu().launch(asked, replace(wires, terminal=9)).argv)
+    assert options(words, "-machine") == ["microvm,acpi=off"]
+    assert options(words, "-smp") == ["1"], "without ACPI the kernel learns of no other processor"
+    assert options(words, "-kernel") == [str(tmp_path / "kernel")]
+    virtio = [device for device in options(words, "-device") if device.startswith("virtio-")]
+    assert len(virtio) == 5
+    assert all(device.split(",")[0].endswith("-device") for device in virtio)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +155,7 @@ def test_what_is_missing_is_named(tmp_path: Path, wires: Wires, monkeypatch: pyt
         with pytest.raises(MachineError, match="no kernel"):
             lane.launch(replace(nothing, root=tmp_path / "root"), wires)
     with pytest.raises(MachineError, match="no UEFI firmware"):
-        Qemu().launch(replace(nothing, disk=Disk(tmp_path / "disk"), firmware="uefi"), wires)
+        Qemu().launch(replace(nothing, disk=Disk(tmp_path / "disk"), way="uefi"), wires)
 
 
 def test_a_broken_kvm_is_told_from_a_broken_kernel(tmp_path: Path) -> None:

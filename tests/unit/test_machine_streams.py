@@ -56,7 +56,7 @@ def fixture_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verify:
     """Return a function that verifies a lane whose machines play streams."""
     monkeypatch.setattr(runs, "project", lambda: Project(tmp_path, tmp_path))
     monkeypatch.setattr(secrets, "token_hex", lambda _: NONCE)
-    monkeypatch.setattr(verification, "make_plan", lambda lane, _: verification.Plan(lane, PLAN, ()))
+    monkeypatch.setattr(verification, "make_plan", lambda lane, *_: verification.Plan(lane, PLAN, ()))
     monkeypatch.setattr(api, "expected", expected)
     what = Inputs(None, root=tmp_path / "root")
 

@@ -62,7 +62,7 @@ def test_a_good_report() -> None:
     assert good.status is ExitStatus.GOOD
     data = json.loads(json.dumps(good.as_json()))
     assert set(data) == {
-        *("schema", "lane", "kernel", "outcome", "planned", "passed", "failed", "skipped", "not_reported"),
+        *("schema", "lane", "way", "kernel", "outcome", "planned", "passed", "failed", "skipped", "not_reported"),
         *("checks", "provenance"),
     }
     assert (data["outcome"], data["planned"], data["passed"], data["skipped"]) == ("ready", 3, 3, 1)

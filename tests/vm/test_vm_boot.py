@@ -17,12 +17,14 @@ from cloison_forge.machine.inputs import Inputs
 Machines = Callable[..., Inputs]
 
 
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_the_disk_boots_by_its_own_loader(machines: Machines, firmware: str) -> None:
-    disk = machines("qemu").disk
-    assert disk is not None
-    run = api.boot_disk(disk, firmware=firmware, line="6.12")
-    assert run.good, (run.ending, run.folder)
+@pytest.mark.parametrize("way", ["bios", "uefi", "microvm"])
+def test_the_checks_run_however_the_machine_boots(machines: Machines, tmp_path: Path, way: str) -> None:
+    """The disk through its own boot loader, and a machine without PCI."""
+    options = api.VerifyOptions(lane="qemu", way=way, suite="abi", json=str(tmp_path / "r"), inputs=machines("qemu"))
+    assert api.verify(options) == ExitStatus.GOOD
+    report = json.loads((tmp_path / "r").read_text(encoding="utf-8"))
+    assert (report["lane"], report["way"], report["outcome"]) == ("qemu", way, "ready")
+    assert report["passed"] == report["planned"] > 0
 
 
 def test_a_kernel_without_the_series_fails_every_check(machines: Machines, tmp_path: Path) -> None:
@@ -49,8 +51,8 @@ def test_a_main_kernel_as_control_fails_what_it_controls(machines: Machines, tmp
     [
         (["verify", "--lane", "vmware"], b"no lane 'vmware'"),
         (["verify", "--suite", "nonsense"], b"no suite 'nonsense'"),
-        (["boot", "--lane", "uml", "--firmware", "bios"], b"no firmware 'bios' on lane 'uml'"),
-        (["boot", "--firmware", "coreboot"], b"no firmware 'coreboot'"),
+        (["boot", "--lane", "uml", "--way", "bios"], b"no way 'bios' on lane 'uml'"),
+        (["verify", "--lane", "qemu", "--way", "coreboot"], b"no way 'coreboot'"),
     ],
 )
 def test_bad_input_is_one_clear_line(invoke: Task, words: list[str], message: bytes) -> None:

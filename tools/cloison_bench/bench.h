@@ -44,7 +44,7 @@ void net_rows(const char *place, int addresses);
 /* life.c: create, enter and destroy contexts beside namespaces, with `present` contexts on the host. */
 void life_rows(int present);
 
-/* share.c: a writer gets its own copy of a shared file. */
-void share_rows(void);
+/* share.c: a writer gets its own copy of a shared file; `device` holds an empty XFS, or is "". */
+void share_rows(const char *device);
 
 #endif

@@ -206,10 +206,8 @@ void life_rows(int present)
 		context_rows(present);
 	if (present > 1)
 		return;
-	if (vserver(VCMD_GET_VERSION, 0, NULL) > 0) {
-		share_rows();
+	if (vserver(VCMD_GET_VERSION, 0, NULL) > 0)
 		contexts_memory("network contexts", 1000, create_network);
-	}
 	namespace_row("unshare net", CLONE_NEWNET);
 	namespace_row("unshare all", every);
 	held_memory("processes", 0, 100);

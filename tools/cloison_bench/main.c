@@ -148,6 +148,8 @@ int main(int argc, char **argv)
 			life_rows(atoi(option("bench.present", "0")));
 		else if (!strcmp(rows, "net"))
 			net_rows(place, addresses);
+		else if (!strcmp(rows, "share"))
+			share_rows(option("bench.disk", ""));
 		else
 			micro_rows(rows);
 		_exit(0);

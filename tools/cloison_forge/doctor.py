@@ -19,7 +19,7 @@ MEMORY_GIB = 4
 
 VARIABLES = {
     "CI": "'true': plain progress lines, packages are installed without asking",
-    "CLOISON_INSTALL": "'yes' installs missing packages without asking, 'no' never installs",
+    "CLOISON_INSTALL": "'yes' installs missing packages without asking, 'all' also those on demand, 'no' none",
     "CLOISON_CACHE": "folder of downloads, compiler cache and root file systems, instead of ~/.cache/cloison",
     "CLOISON_BUILD": "output folder instead of build/ in the checkout",
     "NO_COLOR": "no colours",
@@ -60,7 +60,8 @@ def _tools() -> list[Finding]:
     findings = []
     for package in hostpackages.load():
         found = package.found()
-        state, advice = ("good", "") if found else ("missing", f"apt-get install {package.package} ({package.why})")
+        state = "good" if found else "warning" if package.on_demand else "missing"
+        advice = "" if found else f"apt-get install {package.package} ({package.why})"
         findings.append(Finding(package.package, state, found or f"no {package.probe}", advice))
     return findings
 

@@ -68,8 +68,8 @@ def _series_builds(request: Request) -> None:
     api.check(request.kernel_line, build=True)
 
 
-def _verify(lane: str, suite: str = "") -> Callable[[Request], None]:
-    name = f"verify-{suite or lane}"
+def _verify(lane: str, way: str = "", suite: str = "") -> Callable[[Request], None]:
+    name = "-".join(filter(None, (lane, way, suite)))
 
     def action(request: Request) -> None:
         from cloison_forge.machine import api
@@ -79,16 +79,17 @@ def _verify(lane: str, suite: str = "") -> Callable[[Request], None]:
             api.VerifyOptions(
                 request=request,
                 lane=lane,
+                way=way,
                 suite=suite,
-                json=str(reports / f"{name}.json"),
-                junit=str(reports / f"{name}.xml"),
-                html=str(reports / f"{name}.html"),
+                json=str(reports / f"verify-{name}.json"),
+                junit=str(reports / f"verify-{name}.xml"),
+                html=str(reports / f"verify-{name}.html"),
             )
         )
         if status == ExitStatus.CHECK:
-            raise CheckError(f"lane {lane}: checks failed", hint=f"see {reports / f'{name}.html'}")
+            raise CheckError(f"lane {name}: checks failed", hint=f"see {reports / f'verify-{name}.html'}")
         if status != ExitStatus.GOOD:
-            raise MachineError(f"lane {lane}: the machine failed", hint=f"see {reports / f'{name}.html'}")
+            raise MachineError(f"lane {name}: the machine failed", hint=f"see {reports / f'verify-{name}.html'}")
 
     return action
 
@@ -139,14 +140,17 @@ GATES = (
     Gate("kselftest", "the series' own selftests, lane uml", _kselftest),
     Gate("build", "the host image, booted once", _build),
     Gate("qemu", "the checks in lane qemu", _verify("qemu")),
-    Gate("vm", "tests that boot machines: firmware, shell, broken input", _machines),
+    Gate("vm", "tests that boot machines: ways to boot, shell, broken input", _machines),
     Gate(
         "servers",
         "five servers, each in two guests on one port, under load; lane qemu",
-        _verify("qemu", "servers"),
+        _verify("qemu", suite="servers"),
         long=True,
     ),
     Gate("kunit", "the series' KUnit tests, lane uml", _kunit, long=True),
+    Gate("xen", "the checks in lane xen, in its first domain", _verify("xen"), long=True),
+    Gate("xen-pv", "the checks in lane xen, in a guest", _verify("xen", "pv"), long=True),
+    Gate("bochs", "the checks in lane bochs", _verify("bochs"), long=True),
     Gate("mutate", "each hook off in turn", _mutate, long=True),
     Gate("stress", "ten minutes of contexts under a debug kernel", _stress, long=True),
     Gate("bisect", "every patch builds with the option on and off, no new warnings", _series_builds, long=True),

@@ -88,7 +88,14 @@ def image(request: Request) -> Disk:
     from cloison_forge.image import api
 
     built = kernel(request)
-    return api.disk(request.kernel_line, built, root(request))
+    return api.disk(request.kernel_line, built, root(request), request.variant)
+
+
+def hypervisor(request: Request) -> Path:
+    """Return the Xen of the host image, as a file of its own."""
+    from cloison_forge.image import api
+
+    return api.hypervisor(request.kernel_line, root(request))
 
 
 def build(request: Request) -> Disk:

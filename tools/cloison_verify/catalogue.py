@@ -64,7 +64,8 @@ class Check:
     """One check.
 
     `expected` holds the acceptable sights: names of errors such as ``ESRCH``, or values. `vectors`
-    are rows of ``vectors.csv`` that it proves. `not_on` maps lanes that cannot run it to the reason.
+    are rows of ``vectors.csv`` that it proves. `not_on` maps lanes that cannot run it to the reason,
+    or, as ``qemu-microvm``, a lane and one way to boot it.
     `seconds` is its time limit, its control included, on a machine without acceleration. `image` is the one
     of ``images/`` whose programs it needs.
     """
@@ -80,6 +81,10 @@ class Check:
     seconds: int = 20
     image: str = HOST_IMAGE
 
+    def why_not_on(self, lane: str, way: str) -> str:
+        """Say why a lane that boots one of its ways cannot run it; '' if it can."""
+        return self.not_on.get(lane) or self.not_on.get(f"{lane}-{way}", "")
+
     @property
     def suite(self) -> str:
         """The suite: the part of the identifier before the first dot."""
@@ -93,7 +98,7 @@ class Check:
             raise CatalogueError(f"{self.id} expects nothing, so it could not fail")
         if not isinstance(self.control, Instead) and set(self.expected) & set(self.control.expected):
             raise CatalogueError(f"{self.id}: the control expects what the check expects, so it proves nothing")
-        unknown = [lane for lane in self.not_on if lane not in LANES]
+        unknown = [lane for lane in self.not_on if lane.split("-")[0] not in LANES]
         if unknown or not all(self.not_on.values()):
             raise CatalogueError(f"{self.id}: a lane left out must be a known one, with a reason")
         if not 1 <= self.seconds <= 3600:

@@ -124,10 +124,11 @@ def move_mount(tree: int, target: str) -> None:
     call("move_mount", tree, _pointer(""), AT_FDCWD, _pointer(target), MOVE_MOUNT_F_EMPTY_PATH)
 
 
-def mount_setattr(path: str, add: int, clear: int) -> None:
-    """Call mount_setattr(2)."""
-    attributes = (ctypes.c_uint64 * 4)(add, clear, 0, 0)
-    call("mount_setattr", AT_FDCWD, _pointer(path), 0, ctypes.addressof(attributes), ctypes.sizeof(attributes))
+def mount_setattr(path: str, add: int, clear: int, *, tree: int | None = None, identities: int = 0) -> None:
+    """Call mount_setattr(2) on a path, or on a detached tree; `identities` is the user namespace of an id mapping."""
+    attributes = (ctypes.c_uint64 * 4)(add, clear, 0, identities)
+    start, flags = (AT_FDCWD, 0) if tree is None else (tree, AT_EMPTY_PATH)
+    call("mount_setattr", start, _pointer(path), flags, ctypes.addressof(attributes), ctypes.sizeof(attributes))
 
 
 def grant(scene: Scene, caps: ContextCaps) -> Context:

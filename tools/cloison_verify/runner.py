@@ -7,6 +7,7 @@ PID 1 starts it, keeps the time limits and owns the result channel; see ``images
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -14,14 +15,17 @@ import select
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from cloison_verify import catalogue
+from cloison_verify import catalogue, measure
 from cloison_verify.catalogue import Check, Instead, KernelWithout, Probe, SameContext
 from cloison_verify.contexts import CompanionContexts
 from cloison_verify.scene import Contexts, Placement, Scene, SceneError, Seen
+
+Work = Callable[[], dict[str, object]]
 
 PID1 = 3
 PARAMETERS = Path("/run/cloison/parameters.json")
@@ -33,10 +37,12 @@ class Parameters:
     """What the host says to the whole run.
 
     `role` is "main", or "control" in a machine whose kernel was built without the series, where
-    each probe must see what its control expects.
+    each probe must see what its control expects, or "measure", where identifiers are ROUND.SURROUNDING.ROW
+    and nothing is expected; then `milliseconds` is how long each measurement is to take.
     """
 
     role: str = "main"
+    milliseconds: int = 0
 
     @classmethod
     def read(cls, path: Path) -> Parameters:
@@ -102,14 +108,21 @@ def perform(check: Check, role: str, contexts: Contexts) -> dict[str, object]:
     }
 
 
-def _child(check: Check, role: str, group: str, answer: int) -> NoReturn:
+def measured(identifier: str, milliseconds: int) -> dict[str, object]:
+    """Measure what an identifier names; return the body of its ``end`` record."""
+    _round, surrounding, row = identifier.split(".")
+    told = measure.measure(surrounding, row, milliseconds)
+    return {"control": None, "expected": "", "seen": told[:LONGEST], "errno": None, "status": "passed"}
+
+
+def _child(work: Work, group: str, answer: int) -> NoReturn:
     """Be the process of one check: into its control group, away from PID 1's socket, run, answer, end."""
     try:
         os.close(PID1)
         os.setsid()
         if group != "-":
             Path(group, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
-        body = json.dumps(perform(check, role, CompanionContexts()))
+        body = json.dumps(work())
         os.write(answer, body.encode("ascii") + b"\n")
     except BaseException:
         traceback.print_exc()
@@ -119,11 +132,16 @@ def _child(check: Check, role: str, group: str, answer: int) -> NoReturn:
 
 def _run(check: Check, role: str, group: str) -> str:
     """Run a check in a process of its own; return its answer, or what became of it instead."""
+    return _apart(lambda: perform(check, role, CompanionContexts()), group)
+
+
+def _apart(work: Work, group: str) -> str:
+    """Do a piece of work in a process of its own; return its answer, or what became of it instead."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _child(check, role, group, writing)
+        _child(work, group, writing)
     os.close(writing)
     watch = os.pidfd_open(child)
     data = b""
@@ -157,8 +175,8 @@ def _unhide() -> None:
 def main() -> int:
     """Serve PID 1 until it closes the socket."""
     checks = catalogue.load()
-    role = Parameters.read(PARAMETERS).role
-    if role == "main":
+    parameters = Parameters.read(PARAMETERS)
+    if parameters.role == "main":
         _unhide()
     # The processes of checks are copies of this one and end soon: a collection in them only copies pages.
     gc.collect()
@@ -170,7 +188,10 @@ def main() -> int:
     with os.fdopen(PID1, encoding="ascii", closefd=False) as requests:
         for line in requests:
             _word, number, identifier, group = line.split()
-            answer = _run(checks[identifier], role, group)
+            if parameters.role == "measure":
+                answer = _apart(functools.partial(measured, identifier, parameters.milliseconds), group)
+            else:
+                answer = _run(checks[identifier], parameters.role, group)
             os.write(PID1, f"{number} {answer}\n".encode("ascii"))
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloison import inode
 from cloison_verify import mounting
-from cloison_verify.scene import SceneError
+from cloison_verify.scene import SceneError, Seen, attempt
 from cloison_verify.volumes import new_device
 
 CONTENT = b"what everybody shares\n" * 300
@@ -167,6 +167,14 @@ def write_with(flags: int) -> Operation:
             os.close(descriptor)
 
     return operation
+
+
+def write_as_user(path: Path) -> Seen:
+    """Become user 1000, and try to write to a file."""
+    os.setgroups([])
+    os.setresgid(1000, 1000, 1000)
+    os.setresuid(1000, 1000, 1000)
+    return attempt(write_with(os.O_WRONLY), path)
 
 
 def open_to_write(path: Path) -> None:

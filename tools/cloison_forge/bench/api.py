@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 JOBS = 2  # machines at once: they count instructions, not seconds
 LIFE_MEMORY = 2048  # MiB
 PRESENT = (1, 100, 1000, 10000)
+SHARE_DISK = 3 << 30  # bytes; holds a file of 1 GiB
 
 
 def kernels(request: Request) -> dict[str, Kernel]:
@@ -105,15 +106,16 @@ def _show(table: dict[str, dict[str, Cell]]) -> None:
 
 
 def life(request: Request, *, json_path: str = "") -> None:
-    """Measure create, enter and destroy with 1 to 10,000 contexts present, and namespaces beside them."""
+    """Measure create, enter and destroy with 1 to 10,000 contexts present, namespaces beside them, and shared files."""
     from cloison_forge import pipeline
 
     kernel = pipeline.kernel(replace(request, profile="vm"))
     icount.program()
     settings = [Setting(kernel.image, f"bench.rows=life bench.present={count}", LIFE_MEMORY) for count in PRESENT]
-    progress = ui.Progress("bench", "machines", len(settings))
+    progress = ui.Progress("bench", "machines", len(settings) + 1)
     measured: list[dict[str, object]] = []
-    with ThreadPoolExecutor(JOBS) as pool:
+    with icount.empty_xfs(SHARE_DISK) as disk, ThreadPoolExecutor(JOBS) as pool:
+        settings.append(Setting(kernel.image, "bench.rows=share bench.disk=/dev/vda", LIFE_MEMORY, disk))
         for rows in pool.map(icount.measure, settings):
             measured += [row for row in rows if "row" in row]
             progress.advance()

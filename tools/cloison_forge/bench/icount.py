@@ -13,6 +13,8 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +31,12 @@ TIME_LIMIT = 1200.0
 
 @dataclass(frozen=True)
 class Setting:
-    """One run: a kernel image, the benchmark's own options, and a placement (memory in MiB)."""
+    """One run: a kernel image, the benchmark's own options, a placement (memory in MiB), and a disk if it needs one."""
 
     kernel: Path
     options: str
     memory: int
+    disk: Path | None = None
 
 
 def program() -> Path:
@@ -89,12 +92,24 @@ def measure(setting: Setting) -> list[dict[str, object]]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextmanager
+def empty_xfs(size: int) -> Iterator[Path]:
+    """Make a disk of `size` bytes with an empty XFS; it takes room only as it is written to."""
+    with tempfile.TemporaryDirectory(prefix="cloison-bench-") as folder:
+        disk = Path(folder) / "disk"
+        with disk.open("wb") as file:
+            file.truncate(size)
+        run(["mkfs.xfs", "-q", "-m", "reflink=1", disk])
+        yield disk
+
+
 def _command(setting: Setting, channel: Path, console: Path) -> list[str | os.PathLike[str]]:
+    drive = ["-drive", f"file={setting.disk},format=raw,if=virtio,cache=unsafe"] if setting.disk else []
     return [
         QEMU, "-machine", "pc", "-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max",
         "-rtc", f"base={CLOCK},clock=vm", "-m", f"{setting.memory}M", "-smp", "1",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
         "-kernel", setting.kernel, "-initrd", program(),
         "-serial", f"file:{console}", "-serial", f"file:{channel}",
-        "-append", f"{COMMAND_LINE} {setting.options}",
+        "-append", f"{COMMAND_LINE} {setting.options}", *drive,
     ]  # fmt: skip

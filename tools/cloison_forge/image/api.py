@@ -15,6 +15,7 @@ from cloison_forge.core.paths import project
 from cloison_forge.core.stage import Stage, digest_file, digest_files, write_json
 from cloison_forge.image import boot, companion, ext4, recipe, rootfs
 from cloison_forge.image import disk as raw
+from cloison_forge.image import hypervisor as xen
 from cloison_forge.image.rights import may_own
 from cloison_forge.source.model import disk_errors
 
@@ -111,10 +112,13 @@ class Disk:
     release: str
 
 
-def disk(line: Line, kernel: BootKernel, root: RootImage) -> Disk:
-    """Make the bootable disk out of a kernel and a root file system; seconds, for only data is copied."""
+def disk(line: Line, kernel: BootKernel, root: RootImage, variant: str = "on") -> Disk:
+    """Make the bootable disk out of a kernel and a root file system; seconds, for only data is copied.
+
+    A disk with another variant of the kernel is one of its own, beside the usual one.
+    """
     plan = recipe.load()
-    out = project().line(line.name) / "image" / "disk"
+    out = project().line(line.name) / "image" / ("disk" if variant == "on" else f"disk-{variant}")
     templates = [project().images / "grub.cfg.j2", project().images / "grub-early.cfg"]
     code = [Path(module.__file__ or "") for module in (boot, raw)]
     stage = Stage(
@@ -148,6 +152,20 @@ def disk(line: Line, kernel: BootKernel, root: RootImage) -> Disk:
         _drop_leftovers(out)
         stage.ensure(make)
     return Disk(out / "disk.raw", stage.key, plan.disk.root_guid, plan.disk.console, kernel.release)
+
+
+def hypervisor(line: Line, root: RootImage) -> Path:
+    """Take the newest Xen out of the root file system, uncompressed, for who boots it without a boot loader."""
+    out = project().line(line.name) / "image" / "xen"
+    stage = Stage("xen", out, {"root": root.key, "code": digest_file(Path(xen.__file__))})
+
+    def make(folder: Path) -> None:
+        xen.take_out(root.path, folder / "xen")
+
+    with lock_of(out.parent, f"the image of {line.name}"), disk_errors("hypervisor", out.parent):
+        if not stage.fresh():
+            stage.ensure(make)
+    return out / "xen"
 
 
 def _drop_leftovers(out: Path) -> None:

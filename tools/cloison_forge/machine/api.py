@@ -35,17 +35,17 @@ CONTROL_LANE = "uml"  # where controls on a kernel without the series run, whate
 
 @dataclass(frozen=True)
 class BootOptions:
-    """A boot. `firmware` is '', 'bios' or 'uefi'; `inputs` replaces what would be built."""
+    """A boot. `way` is one of the lane's, '' for its usual one; `inputs` replaces what would be built."""
 
     request: Request = field(default_factory=Request)
     lane: str = "qemu"
-    firmware: str = ""
+    way: str = ""
     inputs: Inputs | None = None
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """A verification.
+    """A verification; `way` is one of the lane's ways to boot, '' for its usual one.
 
     `json`, `junit` and `html` are paths to write to. `jobs` machines share the checks; None leaves the
     number to `verify` (what is worth it on this host) and means one to `verify_report`. `inputs` and
@@ -54,6 +54,7 @@ class VerifyOptions:
 
     request: Request = field(default_factory=Request)
     lane: str = "uml"
+    way: str = ""
     suite: str = ""
     json: str = ""
     junit: str = ""
@@ -92,10 +93,20 @@ def _orderly_end() -> Iterator[None]:
 
 
 def run_machine(
-    lane: Lane, spec: MachineSpec, expected: Expected, line: str, prepare: Callable[[Supervisor], None] | None = None
+    lane: Lane,
+    spec: MachineSpec,
+    expected: Expected,
+    line: str,
+    prepare: Callable[[Supervisor], None] | None = None,
+    accelerator: str = "",
 ) -> Run:
-    """Run one machine to its end. A KVM that breaks is remembered as broken, and TCG takes over at once."""
-    accelerator, why = machine_inputs.accelerator(lane)
+    """Run one machine to its end, under `accelerator` ('' is the best that works).
+
+    A KVM that breaks is remembered as broken, and TCG takes over at once.
+    """
+    why = ""
+    if not accelerator:
+        accelerator, why = machine_inputs.accelerator(lane)
     if why:
         _say_once(lane.name, why)
     while True:
@@ -118,8 +129,16 @@ def _say_once(lane: str, line: str) -> None:
     ui.note(lane, line)
 
 
-def _spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
-    spec = MachineSpec(inputs.kernel, job, root=inputs.root, disk=inputs.disk, memory_mib=inputs.memory_mib)
+def machine_spec(inputs: Inputs, job: Job, **more: object) -> MachineSpec:
+    """Return the machine that does `job` with `inputs`; `more` are other fields of `MachineSpec`."""
+    spec = MachineSpec(
+        inputs.kernel,
+        job,
+        root=inputs.root,
+        disk=inputs.disk,
+        memory_mib=inputs.memory_mib,
+        hypervisor=inputs.hypervisor,
+    )
     return replace(spec, **more)  # type: ignore[arg-type]
 
 
@@ -136,34 +155,33 @@ def expected(inputs: Inputs, job: Job) -> Expected:
 def run_boot(options: BootOptions) -> Run:
     """Boot a machine that says hello and powers off; return what became of it."""
     lane = machine_inputs.lane_named(options.lane)
-    if options.firmware and (options.firmware not in ("bios", "uefi") or lane.name != "qemu"):
-        raise UsageError(f"no firmware '{options.firmware}' on lane '{lane.name}'", hint="bios or uefi, on lane qemu")
+    way = machine_inputs.way_named(lane, options.way)
     inputs = options.inputs or machine_inputs.make(options.request, lane)
     job = Job("boot")
-    spec = _spec(inputs, job, firmware=options.firmware)
+    spec = machine_spec(inputs, job, way=way)
     return run_machine(lane, spec, expected(inputs, job), options.request.line)
 
 
 def boot(options: BootOptions) -> int:
     """Boot a machine once, say how that ended, and return the status."""
     run = run_boot(options)
-    way = f" through {options.firmware.upper()}" if options.firmware else ""
+    way = f", way {options.way}" if options.way else ""
     if run.good:
         ui.note("boot", f"lane {run.lane}{way}: ready in {run.ready or 0:.2f} s, off after {run.took:.2f} s")
         return ExitStatus.GOOD
     raise failure(run, f"lane {run.lane}{way}")
 
 
-def boot_disk(disk: DiskLike, *, firmware: str, line: str, kernel: Inputs | None = None) -> Run:
-    """Boot a disk image through its own boot loader (`firmware` is 'bios' or 'uefi')."""
+def boot_disk(disk: DiskLike, *, way: str, line: str, kernel: Inputs | None = None) -> Run:
+    """Boot a disk image through its own boot loader (`way` is 'bios' or 'uefi')."""
     inputs = Inputs(kernel.kernel if kernel else None, disk=disk)
-    return run_boot(BootOptions(Request(line=line), "qemu", firmware, inputs))
+    return run_boot(BootOptions(Request(line=line), "qemu", way, inputs))
 
 
 def boot_once(line: Line, disk: DiskLike) -> Run:
     """Boot a finished host image through its BIOS loader; `MachineError` unless it comes up."""
     with ui.step("boot", "the host image, through its own boot loader"):
-        run = boot_disk(disk, firmware="bios", line=line.name)
+        run = boot_disk(disk, way="bios", line=line.name)
     if not run.good:
         raise failure(run, "the host image")
     return run
@@ -190,7 +208,7 @@ def _verify_run(options: VerifyOptions, lane: Lane, inputs: Inputs, job: Job, pr
         supervisor.on_progress = show
 
     # Two processors, for some ways to a process need another that runs; UML has one whatever is asked for.
-    spec = _spec(inputs, job, append=options.append, processors=2)
+    spec = machine_spec(inputs, job, way=options.way, append=options.append, processors=2)
     return run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
 
 
@@ -212,7 +230,8 @@ def verify_report(options: VerifyOptions) -> Report:
     from cloison_verify import vectors
 
     lane = machine_inputs.lane_named(options.lane)
-    plan = verification.make_plan(lane.name, options.suite)
+    way = machine_inputs.way_named(lane, options.way)
+    plan = verification.make_plan(lane.name, options.suite, way)
     vectors.check_references(plan.checks, vectors.load())
     inputs = options.inputs or machine_inputs.make(options.request, lane, plan.image)
     plan = verification.patient(plan, inputs.patience)
@@ -222,21 +241,23 @@ def verify_report(options: VerifyOptions) -> Report:
         where = lane if options.control else machine_inputs.lane_named(CONTROL_LANE)
         without = options.control or machine_inputs.make(replace(options.request, variant="off", profile=""), where)
         job = Job("verify", plan.for_control, role="control")
-        [control] = _verify_runs(options, where, without, [job], "controls on a kernel without the series")
+        [control] = _verify_runs(
+            replace(options, way=""), where, without, [job], "controls on a kernel without the series"
+        )
     parts = shards.split(plan.checks, options.jobs or 1)
     mains = _verify_runs(options, lane, inputs, [Job("verify", part) for part in parts], "checks")
     for name, run in (("without the series", control), *((f"lane {lane.name}", run) for run in mains)):
         if run is not None and run.ready is not None:
             ui.note("verify", f"{name}: ready in {run.ready:.2f} s, off after {run.took:.1f} s ({run.ending})")
-    return model.build(plan, mains, control, inputs.kernel)
+    return model.build(plan, mains, control, inputs.kernel, way)
 
 
 def verify(options: VerifyOptions) -> int:
     """Verify a lane; print the table, write the files asked for, and return the status."""
     from cloison_forge.report import html, junit, text
 
-    machine_inputs.lane_named(options.lane)
-    jobs = options.jobs or shards.useful(len(verification.make_plan(options.lane, options.suite).checks))
+    way = machine_inputs.way_named(machine_inputs.lane_named(options.lane), options.way)
+    jobs = options.jobs or shards.useful(len(verification.make_plan(options.lane, options.suite, way).checks))
     report = verify_report(replace(options, jobs=jobs))
     if options.json != "-":
         text.show(report)
@@ -281,6 +302,8 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     end well, is for the caller to look at.
     """
     lane = machine_inputs.lane_named(options.lane)
+    if not lane.terminal:
+        raise UsageError(f"lane '{lane.name}' has no way in for a shell", hint="lanes uml, qemu and xen have")
     share = Path(options.share).expanduser().resolve() if options.share else None
     if share is not None and not share.is_dir():
         raise UsageError(f"--share {options.share} is no folder", hint="name a folder that exists")
@@ -296,7 +319,8 @@ def shell_run(options: ShellOptions) -> tuple[int, Run]:
     if window is not None:
         ui.note("shell", f"lane {lane.name}; Ctrl-] three times ends the machine")
     with shell_room.lent_terminal(session):
-        run = run_machine(lane, _spec(inputs, job, share=share), expected(inputs, job), options.request.line, prepare)
+        spec = machine_spec(inputs, job, share=share)
+        run = run_machine(lane, spec, expected(inputs, job), options.request.line, prepare)
     if session.status is None:
         ending = Ending(Outcome.NO_RESULT, "the command's exit status never came") if run.good else run.ending
         raise failure(replace(run, ending=ending), f"lane {lane.name}")

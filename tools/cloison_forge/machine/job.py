@@ -43,9 +43,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `mode` is "verify", "shell" or "boot"; `role` tells the runner which machine it is in.
+    """One job. `mode` is "verify", "shell", "boot" or "relay"; `role` tells the runner which machine it is in.
 
-    `extra` files are unpacked beside the job's own (names are relative, without "..").
+    `parameters` are more of what the runner is told. `extra` files are unpacked beside the job's own (names are
+    relative, without "..").
     """
 
     mode: str
@@ -55,6 +56,7 @@ class Job:
     window: Window | None = None
     share: Share | None = None
     extra: Mapping[str, bytes] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def text(self, *, channel: str, terminal: str, ending: str) -> str:
@@ -74,7 +76,7 @@ class Job:
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Give the other members: the packages and parameters of a verification, or the words of a command."""
         if self.mode == "verify":
-            yield "parameters.json", json.dumps({"role": self.role}).encode()
+            yield "parameters.json", json.dumps({"role": self.role, **self.parameters}).encode()
             for package in PACKAGES:
                 yield from _package(project().root / "tools" / package)
         if self.command:

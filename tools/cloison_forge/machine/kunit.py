@@ -31,11 +31,12 @@ def run_kunit(request: Request, inputs: Inputs | None = None) -> tuple[Run, ktap
     """Boot the kernel with its tests; return the machine and what its tests said.
 
     The machine must come up and end as any other: an oops in a test fails the run whatever the test says.
+    A kernel whose configuration says nothing of `KUNIT_DEFAULT_ENABLED` runs its tests only when told to.
     """
     lane = machine_inputs.lane_named(LANE)
     what = inputs or machine_inputs.make(replace(request, profile="kunit"), lane)
     job = Job("boot")
-    spec = MachineSpec(what.kernel, job, root=what.root, memory_mib=what.memory_mib, append="loglevel=7")
+    spec = MachineSpec(what.kernel, job, root=what.root, memory_mib=what.memory_mib, append="loglevel=7 kunit.enable=1")
     run = api.run_machine(lane, spec, api.expected(what, job), request.line)
     return run, read(run)
 

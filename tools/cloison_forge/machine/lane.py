@@ -54,8 +54,9 @@ class MachineSpec:
 
     `root` is a file with the root file system alone, `disk` a whole disk; a lane takes the one it
     likes better. Neither is ever written to. `processors` are threads of one core (UML has one).
-    `firmware` (``bios`` or ``uefi``) boots from the disk instead of handing over a kernel, and then
-    `kernel` may be None. `append` is added to the kernel's command line.
+    `way` is one of the lane's ways to boot, '' for its first; where the disk's own boot loader has the kernel
+    (``bios`` and ``uefi``), `kernel` may be None. `append` is added to the command line of a kernel handed over.
+    `hypervisor` is the program that runs before the kernel, where the lane has one.
     """
 
     kernel: KernelLike | None
@@ -65,9 +66,10 @@ class MachineSpec:
     memory_mib: int = 512
     processors: int = 2
     share: Path | None = None
-    firmware: str = ""
+    way: str = ""
     append: str = ""
     accelerator: str = ""
+    hypervisor: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,15 @@ class Launch:
 
 
 class Lane(Protocol):
-    """A kind of machine. Lanes hold no state; each start gets a folder of its own."""
+    """A kind of machine. Lanes hold no state; each start gets a folder of its own.
+
+    `ways` are the ways to boot it, the usual one first. `patience` multiplies the time limits of checks, which
+    are meant for QEMU's emulator.
+    """
 
     name: str
+    ways: tuple[str, ...]
+    patience: int
     arch: str
     profile: str
     channel: str

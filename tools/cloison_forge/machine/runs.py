@@ -15,7 +15,7 @@ from pathlib import Path
 from cloison_forge.core.paths import project
 
 KEEP = 12
-_BULKY = ("root.cow", "job.tar", "uefi-variables.fd", "vm_file*")
+_BULKY = ("root.cow", "job.tar", "uefi-variables.fd", "vm_file*", "*.redolog", "guest-job.tar")
 _OWNER = "owner"  # holds the process id of whoever runs the machine
 _DONE = "ended"
 

@@ -23,6 +23,8 @@ class Uml:
     """
 
     name = "uml"
+    ways: tuple[str, ...] = ("direct",)
+    patience = 1
     arch = "um"
     profile = "uml"
     channel = "/dev/ttyS0"

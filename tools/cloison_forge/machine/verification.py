@@ -15,11 +15,12 @@ from cloison_verify.catalogue import HOST_IMAGE, Check, KernelWithout
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run on a lane: checks in order, and those that the catalogue leaves out there."""
+    """What to run on a lane that boots its `way`: checks in order, and those that the catalogue leaves out there."""
 
     lane: str
     checks: tuple[Check, ...]
     left_out: tuple[Check, ...]
+    way: str = ""
     image: str = HOST_IMAGE
 
     @property
@@ -28,11 +29,11 @@ class Plan:
         return tuple(check for check in self.checks if isinstance(check.control, KernelWithout))
 
 
-def make_plan(lane: str, suite: str = "") -> Plan:
-    """Plan the checks of a lane: all, or the suites and single checks named in `suite`, separated by commas.
+def make_plan(lane: str, suite: str = "", way: str = "") -> Plan:
+    """Plan the checks of a lane that boots `way`: all, or the suites and single checks that `suite` names.
 
-    The machine has no say in it. All are those that run in the host image; others are run when they are named,
-    without those of another image.
+    Commas separate the names. The machine has no say in it. All are those that run in the host image; others
+    are run when they are named, without those of another image.
     """
     checks = catalogue.load()
     if not suite:
@@ -48,11 +49,11 @@ def make_plan(lane: str, suite: str = "") -> Plan:
     images = sorted({check.image for check in chosen})
     if len(images) > 1:
         raise UsageError(f"these checks run in different images: {', '.join(images)}", hint="name them one by one")
-    here = tuple(check for check in chosen if lane not in check.not_on)
-    left_out = tuple(check for check in chosen if lane in check.not_on)
+    here = tuple(check for check in chosen if not check.why_not_on(lane, way))
+    left_out = tuple(check for check in chosen if check.why_not_on(lane, way))
     if not here:
-        raise UsageError(f"no check of suite '{suite}' runs on lane '{lane}'", hint=left_out[0].not_on[lane])
-    return Plan(lane, here, left_out, images[0])
+        raise UsageError(f"no check of suite '{suite}' runs on lane '{lane}'", hint=left_out[0].why_not_on(lane, way))
+    return Plan(lane, here, left_out, way, images[0])
 
 
 def patient(plan: Plan, factor: int) -> Plan:
@@ -73,7 +74,9 @@ def bring_together(plan: Plan, mains: Sequence[Run], control: Run | None) -> lis
         _with_control(check, told.get(check.id) or CheckResult(check.id, "not_reported", detail="in no plan"), control)
         for check in plan.checks
     ]
-    results += [CheckResult(check.id, "skipped", detail=check.not_on[plan.lane]) for check in plan.left_out]
+    results += [
+        CheckResult(check.id, "skipped", detail=check.why_not_on(plan.lane, plan.way)) for check in plan.left_out
+    ]
     return sorted(results, key=lambda result: result.id)
 
 

@@ -58,10 +58,12 @@ class Row:
 class Report:
     """A whole verification.
 
-    `outcome` names how the machines ended ('ready' is the only good one), `problems` tells people.
+    `way` is how the lane's machines were booted, `outcome` names how they ended ('ready' is the only good one),
+    `problems` tells people.
     """
 
     lane: str
+    way: str
     kernel: str
     outcome: str
     problems: list[str]
@@ -92,6 +94,7 @@ class Report:
         return {
             "schema": SCHEMA,
             "lane": self.lane,
+            "way": self.way,
             "kernel": self.kernel,
             "outcome": self.outcome,
             "planned": self.planned,
@@ -104,7 +107,9 @@ class Report:
         }
 
 
-def build(plan: Plan, mains: Sequence[Run], control: Run | None, kernel: KernelLike | None) -> Report:
+def build(
+    plan: Plan, mains: Sequence[Run], control: Run | None, kernel: KernelLike | None, way: str = "direct"
+) -> Report:
     """Bring the answers of the machines together."""
     problems = verification.machine_problems(mains, control)
     failed = next((run for run in mains if not run.good), None)
@@ -116,6 +121,7 @@ def build(plan: Plan, mains: Sequence[Run], control: Run | None, kernel: KernelL
     times = [run.ready for run in mains if run.ready is not None]
     return Report(
         lane=plan.lane,
+        way=way,
         kernel=_release(mains, kernel),
         outcome=outcome,
         problems=problems,

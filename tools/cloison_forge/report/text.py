@@ -31,7 +31,7 @@ def summary(report: Report) -> str:
 def show(report: Report) -> None:
     """Print the table, why each check that did not pass did not, and the counts."""
     ui.table(
-        f"lane {report.lane}, kernel {report.kernel}",
+        f"lane {report.lane} ({report.way}), kernel {report.kernel}",
         ["", "check", "expected", "seen", "errno", "control"],
         [_cells(row) for row in report.rows],
     )

@@ -46,15 +46,15 @@ def _header(source: str, to: str) -> bytes:
     )
 
 
-def forged(source: str, to: str) -> None:
-    """Send a packet with a header that names its source."""
+def forged(source: str, to: str, named: str = "") -> None:
+    """Send a packet with a header that names its source, and maybe another destination."""
     with socket.socket(family(to), RAW, socket.IPPROTO_RAW) as end:
-        end.sendto(_header(source, to), (to, 0))
+        end.sendto(_header(source, named or to), (to, 0))
 
 
-def forging(source: str, to: str) -> Callable[[], object]:
+def forging(source: str, to: str, named: str = "") -> Callable[[], object]:
     """Return the operation `forged` with these arguments."""
-    return lambda: forged(source, to)
+    return lambda: forged(source, to, named)
 
 
 for _name, _foreign, _own, _to in (("4", HOST, A, A), ("6", HOST6, A6, A6)):

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from cloison.flags import NetworkCaps
 from cloison_verify import netlink, rtnl
 from cloison_verify.catalogue import check, instead
 from cloison_verify.checks.netview_refused import ON_HOST, command, request
@@ -179,6 +180,23 @@ check(
 )(lambda scene: _folders(scene, inside=True))
 
 
+def _seen_whole() -> str:
+    """Say which interfaces of the street are shown, by a file, a command and sysfs."""
+    command(SIOCGIFFLAGS, request(FAR, 0))
+    os.close(os.open(CLASS / FAR / "queues", os.O_RDONLY))
+    return " ".join(sorted({line[0].rstrip(":") for line in _lines("dev")[2:]} & {"lo", NEAR, FAR}))
+
+
+check(
+    "netview.admin-granted",
+    title="a context that the host lets look at the whole network does",
+    attack="read(/proc/self/net/dev) with the grant",
+    expected=LINKS[0],
+    control=instead(looked(_devices, inside=True), "lo near0", "without it"),
+    vectors=["N25"],
+)(looked(_seen_whole, inside=True, caps=NetworkCaps.GRANT_ADMIN))
+
+
 def _configuration() -> str:
     block = ctypes.create_string_buffer(40 * 64)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
@@ -226,14 +244,20 @@ def _does(number: int, data: bytes) -> Callable[[], None]:
 def _names(scene: Scene, *, inside: bool) -> Seen:
     with street() as place:
         numbered = struct.pack("16si", b"", place.far.index).ljust(40, b"\0")
-        operation = each({"flags": _does(SIOCGIFFLAGS, request(FAR, 0)), "name": _does(SIOCGIFNAME, numbered)})
+        operation = each(
+            {
+                "flags": _does(SIOCGIFFLAGS, request(FAR, 0)),
+                "name": _does(SIOCGIFNAME, numbered),
+                "address": _does(SIOCGIFADDR, request(FAR, 0)),
+            }
+        )
         return place.look(scene, operation, inside=inside)
 
 
 check(
     "netview.ifnames",
     title="an interface without an address of the context has neither name nor number",
-    attack="ioctl(SIOCGIFFLAGS) by name, ioctl(SIOCGIFNAME) by number",
+    attack="ioctl(SIOCGIFFLAGS) and ioctl(SIOCGIFADDR) by name, ioctl(SIOCGIFNAME) by number",
     expected="ENODEV",
     control=instead(lambda scene: _names(scene, inside=False), "ok", ON_HOST),
     vectors=["N25"],

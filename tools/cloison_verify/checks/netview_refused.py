@@ -243,7 +243,7 @@ refused(
     title="the driver of an interface is not asked",
     attack="SIOCETHTOOL with ETHTOOL_GDRVINFO",
     operation=_driver,
-    expected="EPERM",
+    expected="ENOTSUP",
 )
 
 

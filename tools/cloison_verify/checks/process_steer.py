@@ -25,6 +25,7 @@ NO_SMT = {
     "uml": "ARCH=um has no core scheduling",
     "bochs": "one thread a core",
     "xen": "the hypervisor hides the threads of a core",
+    "qemu-microvm": "one processor",
 }
 
 

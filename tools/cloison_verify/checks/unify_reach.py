@@ -11,7 +11,19 @@ from pathlib import Path
 from cloison_verify.acts import combined
 from cloison_verify.catalogue import check, instead
 from cloison_verify.scene import Scene, Seen, attempt
-from cloison_verify.shared_files import BROKEN, KEPT, Pair, effect, folder, mark, mount, pair, state, write_with
+from cloison_verify.shared_files import (
+    BROKEN,
+    KEPT,
+    Pair,
+    effect,
+    folder,
+    mark,
+    mount,
+    pair,
+    state,
+    write_as_user,
+    write_with,
+)
 
 MS_BIND, MS_REMOUNT, MS_RDONLY = 4096, 32, 1
 
@@ -25,13 +37,7 @@ def _as_user(scene: Scene, mode: int, owner: int) -> Seen:
         mark(both.own)
         before = state(both.own)
 
-        def body() -> Seen:
-            os.setgroups([])
-            os.setresgid(1000, 1000, 1000)
-            os.setresuid(1000, 1000, 1000)
-            return attempt(write_with(os.O_WRONLY), both.own)
-
-        return combined(scene.attack(body, inside=True), effect(both, before))
+        return combined(scene.attack(lambda: write_as_user(both.own), inside=True), effect(both, before))
 
 
 @check(

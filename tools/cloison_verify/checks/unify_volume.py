@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cloison_verify import mounting
-from cloison_verify.acts import call, combined
+from cloison_verify.acts import combined
 from cloison_verify.catalogue import check, instead
 from cloison_verify.scene import Scene, Seen, attempt
-from cloison_verify.shared_files import BROKEN, KEPT, effect, folder, mark, pair, state, write_with
+from cloison_verify.shared_files import BROKEN, KEPT, effect, folder, mark, pair, state, write_as_user, write_with
 from cloison_verify.volumes import PROJINHERIT, set_project, volume
 
 CLONE_NEWUSER = 0x10000000
-AT_EMPTY_PATH = 0x1000
 MOUNT_ATTR_IDMAP = 0x100000
 ELSEWHERE, HERE = 7, 8
 """The project of the root of a file system, and that of the folder with the shared file."""
@@ -50,16 +48,7 @@ def _identities(first: int) -> Iterator[int]:
 def _mount_mapped(source: Path, target: Path, identities: int) -> None:
     """Mount a tree once more, with its owners mapped."""
     tree = mounting.open_tree(str(source))
-    empty = ctypes.create_string_buffer(b"")
-    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_IDMAP, 0, 0, identities)
-    call(
-        "mount_setattr",
-        tree,
-        ctypes.addressof(empty),
-        AT_EMPTY_PATH,
-        ctypes.addressof(attributes),
-        ctypes.sizeof(attributes),
-    )
+    mounting.mount_setattr("", MOUNT_ATTR_IDMAP, 0, tree=tree, identities=identities)
     mounting.move_mount(tree, str(target))
     os.close(tree)
 
@@ -78,14 +67,8 @@ def _owned(scene: Scene, owner: int) -> Seen:
         target.mkdir()
         _mount_mapped(both.own.parent, target, identities)
         try:
-
-            def body() -> Seen:
-                os.setgroups([])
-                os.setresgid(1000, 1000, 1000)
-                os.setresuid(1000, 1000, 1000)
-                return attempt(write_with(os.O_WRONLY), target / "file")
-
-            return combined(scene.attack(body, inside=True), effect(both, before))
+            seen = scene.attack(lambda: write_as_user(target / "file"), inside=True)
+            return combined(seen, effect(both, before))
         finally:
             mounting.unmount(str(target), 2)
 
