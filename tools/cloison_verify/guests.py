@@ -12,6 +12,7 @@ import itertools
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,8 +139,9 @@ def house(*guests: Place, networks: bool = True) -> Iterator[House]:
     addresses()
     mounting.unshare(mounting.CLONE_NEWNS)
     mounting.mount("none", "/", None, mounting.MS_REC | mounting.MS_PRIVATE)
-    folder = Path(ROOM, str(next(_numbers)))
-    folder.mkdir(parents=True)
+    Path(ROOM).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=ROOM))
+    folder.chmod(0o755)
     mounting.mount("guests", str(folder), "tmpfs", 0, "mode=0755")
     made: list[Callable[[], object]] = []
     try:
@@ -154,6 +156,7 @@ def house(*guests: Place, networks: bool = True) -> Iterator[House]:
         for remove in made:
             remove()
         mounting.unmount(str(folder), MNT_DETACH)
+        folder.rmdir()
 
 
 def _network(guest: Place) -> list[str]:
