@@ -55,7 +55,6 @@ ns = Collection(
     machines.boot,
     machines.verify,
     machines.kunit,
-    machines.kselftest,
     machines.mutate,
     machines.stress,
     machines.shell,
@@ -63,6 +62,7 @@ ns = Collection(
     test,
     clean,
 )
+ns.add_collection(group("kselftest", "series", machines.kselftest, net=machines.kselftest_net))
 ns.add_collection(group("patch", "apply", making.patch, edit=making.edit, export=making.export, check=making.check))
 ns.add_collection(group("kconfig", "resolve", making.kconfig, explain=making.explain, features=making.features))
 ns.add_collection(group("image", "make", making.image, relock=making.relock))

@@ -128,6 +128,14 @@ def _build(request: Request) -> None:
     pipeline.build(request)
 
 
+def _kselftest_net(request: Request) -> None:
+    from cloison_forge.machine import kselftest_net
+
+    report = str(project().build / "reports" / "kselftest-net.json")
+    if kselftest_net.compare(request, lane="qemu", json=report) != ExitStatus.GOOD:
+        raise CheckError("the series changes results of the kernel's own selftests", hint="./invoke kselftest.net")
+
+
 def _machines(_: Request) -> None:
     _pytest("vm")
 
@@ -148,6 +156,7 @@ GATES = (
         long=True,
     ),
     Gate("kunit", "the series' KUnit tests, lane uml", _kunit, long=True),
+    Gate("kselftest-net", "the kernel's own socket selftests, with and without the series", _kselftest_net, long=True),
     Gate("xen", "the checks in lane xen, in its first domain", _verify("xen"), long=True),
     Gate("xen-pv", "the checks in lane xen, in a guest", _verify("xen", "pv"), long=True),
     Gate("bochs", "the checks in lane bochs", _verify("bochs"), long=True),

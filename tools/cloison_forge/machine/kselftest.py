@@ -24,6 +24,12 @@ LEFT_OUT = ("stress", "oom_test")
 _RUN = "cd /mnt/share || exit 1; for test in {names}; do ./$test >$test.ktap 2>&1; echo $? >$test.status; done"
 
 
+def install_headers(tree: Path, out: Path, log: Path) -> list[str]:
+    """Install the kernel's headers for programs into `out`/headers; return make's words that use them."""
+    run(["make", "-C", tree, f"O={out / 'headers'}", "headers"], log=log)
+    return [f"KHDR_INCLUDES=-isystem {out / 'headers'}/usr/include"]
+
+
 def programs(request: Request) -> Stage:
     """Build the selftests of the patched tree, static; return the stage that holds them."""
     from cloison_forge import pipeline
@@ -35,12 +41,10 @@ def programs(request: Request) -> Stage:
     def make(out: Path) -> None:
         log = folder / "logs" / "kselftest.log"
         log.unlink(missing_ok=True)
-        headers = out / "headers"
         with ui.step("kselftest", "building the series' selftests"):
-            run(["make", "-C", applied.path, f"O={headers}", "headers"], log=log)
-            words = [f"OUTPUT={out}", f"KHDR_INCLUDES=-isystem {headers}/usr/include", "LDFLAGS=-static"]
+            words = [f"OUTPUT={out}", *install_headers(applied.path, out, log), "LDFLAGS=-static"]
             run(["make", "-C", applied.path / FOLDER, *words], log=log)
-        shutil.rmtree(headers)
+        shutil.rmtree(out / "headers")
 
     if not stage.fresh():
         stage.ensure(make)
@@ -64,6 +68,9 @@ def run_tests(request: Request, lane: str) -> list[ktap.Test]:
         )
         if status != 0 or not machine.good:
             raise api.failure(machine, f"lane {lane}: selftests (status {status})")
+        kept = project().line(request.line) / "logs" / "kselftest"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(share, kept, ignore=lambda _, files: [file for file in files if not file.endswith(".ktap")])
         return [_read(share, name) for name in names]
 
 
@@ -96,4 +103,6 @@ def kselftest(request: Request, *, lane: str = "uml", json: str = "") -> ExitSta
     for result in results:
         for problem in result.all_problems():
             ui.say(f"kselftest: {result.name}: {problem}")
+    if not ktap.passed(results):
+        ui.say(f"kselftest: what they printed is in {project().line(request.line) / 'logs' / 'kselftest'}")
     return ExitStatus.GOOD if ktap.passed(results) else ExitStatus.CHECK

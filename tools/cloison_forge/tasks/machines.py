@@ -74,6 +74,14 @@ def kselftest(_: Context, line: str = "6.12", lane: str = "uml", json: str = "",
     return room.kselftest(Request(line=line, offline=offline), lane=lane, json=json)
 
 
+@command("line", "lane", "json", "offline")
+def kselftest_net(_: Context, line: str = "6.12", lane: str = "qemu", json: str = "", offline: bool = False) -> int:
+    """Run the kernel's own selftests of sockets with the series and without: no result may differ."""
+    from cloison_forge.machine import kselftest_net as room
+
+    return room.compare(Request(line=line, offline=offline), lane=lane, json=json)
+
+
 @command(
     "line",
     "json",
