@@ -198,3 +198,25 @@ def who(address: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -
     """Return the name of the server at an address, or the name of the error."""
     seen = attempt(asked, address, port, kind)
     return seen.errno or seen.text.split()[0]
+
+
+def outlived(scene: Scene, own: str, at: str) -> tuple[int, int, socket.socket]:
+    """Let a listener at `at` outlive its context, which has address `own`; return the context's id, port and socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def old(link: Link) -> None:
+        network = join([own])
+        end = bound(at)
+        socket.send_fds(theirs, [f"{network.nid} {port_of(end)}".encode()], [end.fileno()])
+        link.send("done")
+        link.receive()
+        os._exit(0)
+
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        actor = scene.outsider(old, keep=[theirs.fileno()])
+        data, kept, _, _ = socket.recv_fds(ours, 256, 4)
+    nid, port = (int(word) for word in data.decode().split())
+    actor.link.receive()
+    actor.link.send("leave")
+    os.waitpid(actor.pid, 0)
+    return nid, port, socket.socket(fileno=kept[0])

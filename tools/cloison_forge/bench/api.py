@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from cloison_forge.bench import columns, icount
+from cloison_forge.bench import campaign, columns, icount
 from cloison_forge.bench.columns import COLUMNS, PLACEMENTS, Cell, Samples
 from cloison_forge.bench.icount import Setting
 from cloison_forge.core import output, ui
@@ -16,44 +16,24 @@ from cloison_forge.core.run import run
 from cloison_forge.pipeline import Request
 
 if TYPE_CHECKING:
-    from cloison_forge.kernel.api import Kernel
+    pass
 
-JOBS = 2  # machines at once: they count instructions, not seconds
 LIFE_MEMORY = 2048  # MiB
 PRESENT = (1, 100, 1000, 10000)
 SHARE_DISK = 3 << 30  # bytes; holds a file of 1 GiB
 
 
-def kernels(request: Request) -> dict[str, Kernel]:
-    """Build the kernel of each variant, once their configurations are seen to differ in nothing but the series."""
-    from cloison_forge import pipeline
-    from cloison_forge.kconfig.api import require_comparable
-
-    variants = dict.fromkeys(column.variant for column in COLUMNS)
-    wanted = {variant: replace(request, profile="vm", variant=variant) for variant in variants}
-    require_comparable(*(pipeline.configured(each)[1] for each in wanted.values()))
-    return {variant: pipeline.kernel(each) for variant, each in wanted.items()}
-
-
 def sample(request: Request, rows: str = "") -> tuple[Samples, dict[str, str]]:
     """Run every column in every placement; return the medians and the kernels' releases."""
-    built = kernels(request)
+    built = campaign.kernels(request, (column.variant for column in COLUMNS))
     options = f"bench.rows={rows}" if rows else ""
-    jobs = [
-        (column.name, Setting(built[column.variant].image, f"{column.options} {options}".strip(), memory))
-        for memory in PLACEMENTS
-        for column in COLUMNS
-    ]
-    icount.program()
-    samples: dict[str, dict[str, list[float]]] = {column.name: {} for column in COLUMNS}
-    progress = ui.Progress("bench", "machines", len(jobs))
-    with ThreadPoolExecutor(JOBS) as pool:
-        for (name, _), measured in zip(jobs, pool.map(lambda job: icount.measure(job[1]), jobs), strict=True):
-            for row in measured:
-                if "row" in row:
-                    samples[name].setdefault(str(row["row"]), []).append(float(str(row["median"])))
-            progress.advance(detail=name)
-    progress.finish()
+    samples = campaign.medians(
+        [
+            (column.name, Setting(built[column.variant].image, f"{column.options} {options}".strip(), memory))
+            for memory in PLACEMENTS
+            for column in COLUMNS
+        ]
+    )
     if not samples[columns.REFERENCE]:
         raise UsageError(f"no row '{rows}'", hint="see the table in tools/cloison_bench/micro.c")
     return samples, {variant: kernel.release for variant, kernel in built.items()}
@@ -114,7 +94,7 @@ def life(request: Request, *, json_path: str = "") -> None:
     settings = [Setting(kernel.image, f"bench.rows=life bench.present={count}", LIFE_MEMORY) for count in PRESENT]
     progress = ui.Progress("bench", "machines", len(settings) + 1)
     measured: list[dict[str, object]] = []
-    with icount.empty_xfs(SHARE_DISK) as disk, ThreadPoolExecutor(JOBS) as pool:
+    with icount.empty_xfs(SHARE_DISK) as disk, ThreadPoolExecutor(campaign.JOBS) as pool:
         settings.append(Setting(kernel.image, "bench.rows=share bench.disk=/dev/vda", LIFE_MEMORY, disk))
         for rows in pool.map(icount.measure, settings):
             measured += [row for row in rows if "row" in row]

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from cloison_forge.bench import icount
+from cloison_forge.bench import campaign
 from cloison_forge.bench.columns import PLACEMENTS
 from cloison_forge.bench.icount import Setting
 from cloison_forge.core import output, ui
 from cloison_forge.pipeline import Request
 
-JOBS = 2  # machines at once: they count instructions, not seconds
 SCHEMA = "cloison-bench-network-1"
 REFERENCE = "series absent"
 
@@ -67,29 +65,14 @@ def figures(samples: Samples) -> dict[str, dict[str, Figure]]:
 
 def sample(request: Request) -> Samples:
     """Run every place in every placement."""
-    from cloison_forge import pipeline
-    from cloison_forge.kconfig.api import require_comparable
-
-    variants = dict.fromkeys(place.variant for place in PLACES)
-    wanted = {variant: replace(request, profile="vm", variant=variant) for variant in variants}
-    require_comparable(*(pipeline.configured(each)[1] for each in wanted.values()))
-    built = {variant: pipeline.kernel(each) for variant, each in wanted.items()}
-    icount.program()
-    jobs = [
-        (place.name, Setting(built[place.variant].image, f"bench.rows=net {place.options}", memory))
-        for memory in PLACEMENTS
-        for place in PLACES
-    ]
-    samples: dict[str, dict[str, list[float]]] = {place.name: {} for place in PLACES}
-    progress = ui.Progress("bench", "machines", len(jobs))
-    with ThreadPoolExecutor(JOBS) as pool:
-        for (name, _), measured in zip(jobs, pool.map(lambda job: icount.measure(job[1]), jobs), strict=True):
-            for row in measured:
-                if "row" in row:
-                    samples[name].setdefault(str(row["row"]), []).append(float(str(row["median"])))
-            progress.advance(detail=name)
-    progress.finish()
-    return samples
+    built = campaign.kernels(request, (place.variant for place in PLACES))
+    return campaign.medians(
+        [
+            (place.name, Setting(built[place.variant].image, f"bench.rows=net {place.options}", memory))
+            for memory in PLACEMENTS
+            for place in PLACES
+        ]
+    )
 
 
 def measure(request: Request, *, json_path: str = "") -> None:

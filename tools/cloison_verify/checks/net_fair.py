@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ from cloison_verify.nets import (
     inside,
     join,
     machine,
+    outlived,
     outside,
     port_of,
     server,
@@ -189,22 +188,7 @@ for _name, _kind in (("tcp", STREAM), ("udp", DATAGRAM)):
 def loopback_again(scene: Scene) -> Seen:
     """Keep a listener on 127.0.0.1 of a context that has ended; who answers in a new one of its number?"""
     machine()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    def old(link: Link) -> None:
-        network = join([A])
-        end = bound("127.0.0.1")
-        socket.send_fds(theirs, [f"{network.nid} {port_of(end)}".encode()], [end.fileno()])
-        link.send("done")
-        link.receive()
-        os._exit(0)
-
-    actor = scene.outsider(old, keep=[theirs.fileno()])
-    data, kept, _, _ = socket.recv_fds(ours, 256, 4)
-    nid, port = (int(word) for word in data.decode().split())
-    actor.link.receive()
-    actor.link.send("leave")
-    os.waitpid(actor.pid, 0)
+    nid, port, kept = outlived(scene, A, "127.0.0.1")
 
     def new() -> str:
         join([B], nid=nid)
@@ -214,7 +198,7 @@ def loopback_again(scene: Scene) -> Seen:
             peer.close()
             return "the new one"
 
-    with socket.socket(fileno=kept[0]), contextlib.closing(ours), contextlib.closing(theirs):
+    with kept:
         return scene.attack(lambda: attempt(new), inside=False)
 
 

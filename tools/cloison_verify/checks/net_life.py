@@ -12,7 +12,7 @@ from cloison.flags import NETWORK_DEFAULT, Change, NetworkFlags
 from cloison.network import Address, Network
 from cloison.syscall import Vserver
 from cloison_verify.catalogue import Probe, check, instead
-from cloison_verify.nets import HOST, A, B, bound, give, join, machine, outside, port_of, server, who
+from cloison_verify.nets import HOST, A, B, bound, give, join, machine, outlived, outside, server, who
 from cloison_verify.scene import Link, Scene, Seen, attempt
 
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -170,22 +170,7 @@ check(
 def reused(scene: Scene) -> Seen:
     """Let a listener outlive its context in other hands, and a new context take id and address."""
     machine()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-    def old(link: Link) -> None:
-        network = join([A])
-        end = bound("0.0.0.0")
-        socket.send_fds(theirs, [f"{network.nid} {port_of(end)}".encode()], [end.fileno()])
-        link.send("done")
-        link.receive()
-        os._exit(0)
-
-    actor = scene.outsider(old, keep=[theirs.fileno()])
-    data, kept, _, _ = socket.recv_fds(ours, 256, 4)
-    nid, port = (int(word) for word in data.decode().split())
-    actor.link.receive()
-    actor.link.send("leave")
-    os.waitpid(actor.pid, 0)
+    nid, port, kept = outlived(scene, A, "0.0.0.0")
 
     def new() -> str:
         network = join([B], nid=nid)
@@ -196,7 +181,7 @@ def reused(scene: Scene) -> Seen:
 
     seen = scene.attack(lambda: attempt(new), inside=False)
     give("10.77.0.4")
-    with socket.socket(fileno=kept[0]):
+    with kept:
         heard = [who(one, port) if one != A else backlog(one, port) for one in (A, B, "10.77.0.4")]
     return Seen(f"{seen.text}; {' '.join(heard)}")
 
