@@ -105,22 +105,19 @@ static void add_address(const char *name, uint32_t address, int prefix)
 	ask("address");
 }
 
-/* 10.64.0.0/14, local on lo (so that no number of addresses fills an interface) or over the pair. */
-static void add_route(const char *name, int local, uint32_t gateway)
+static void add_route(const char *name, uint32_t to, int prefix, int type)
 {
+	int local = type == RTN_LOCAL;
 	struct rtmsg head = {
-		.rtm_family = AF_INET, .rtm_dst_len = 14, .rtm_protocol = RTPROT_STATIC,
-		.rtm_table = local ? RT_TABLE_LOCAL : RT_TABLE_MAIN, .rtm_type = local ? RTN_LOCAL : RTN_UNICAST,
-		.rtm_scope = local ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE,
+		.rtm_family = AF_INET, .rtm_dst_len = prefix, .rtm_protocol = RTPROT_STATIC, .rtm_type = type,
+		.rtm_table = local ? RT_TABLE_LOCAL : RT_TABLE_MAIN, .rtm_scope = local ? RT_SCOPE_HOST : RT_SCOPE_LINK,
 	};
-	uint32_t target = htonl(FIRST & ~0x3ffffu), via = htonl(gateway);
+	uint32_t target = htonl(to);
 	int index = if_nametoindex(name);
 
 	begin(RTM_NEWROUTE, NLM_F_CREATE, &head, sizeof(head));
 	put(RTA_DST, &target, 4);
 	put(RTA_OIF, &index, 4);
-	if (gateway)
-		put(RTA_GATEWAY, &via, 4);
 	ask("route");
 }
 
@@ -141,8 +138,9 @@ static void make_pair(pid_t peer)
 	close_nest(data);
 	close_nest(info);
 	ask("veth");
-	add_address("bench0", PEER, 30);
+	add_address("bench0", PEER, 32);
 	link_up("bench0");
+	add_route("bench0", FIRST, 32, RTN_UNICAST);
 }
 
 /* --- places */
@@ -255,9 +253,9 @@ static void serve(int channel, const char *place, int addresses)
 		must(unshare(CLONE_NEWNET) == 0, "unshare");
 		must(write(channel, "n", 1) == 1 && read(channel, byte_buffer, 1) == 1, "pair");
 		link_up("lo");
-		add_address("bench1", PEER + 1, 30);
+		add_address("bench1", FIRST, 32); /* its only one: what a wildcard socket answers from */
 		link_up("bench1");
-		add_route("lo", 1, 0);
+		add_route("bench1", PEER, 32, RTN_UNICAST);
 	}
 	measure("socket+bind+listen", 20, op_bind);
 	measure("socket+bind own+listen", 20, op_bind_own);
@@ -274,8 +272,8 @@ void net_rows(const char *place, int addresses)
 
 	must(addresses <= PLACES, "addresses");
 	must(socketpair(AF_UNIX, SOCK_STREAM, 0, channel) == 0, "socketpair");
-	if (strcmp(place, "netns"))
-		add_route("lo", 1, 0);
+	if (strcmp(place, "netns")) /* 10.64.0.0/14 on lo: no number of addresses fills an interface */
+		add_route("lo", FIRST & ~0x3ffffu, 14, RTN_LOCAL);
 	child = fork();
 	if (child == 0) {
 		serve(channel[1], place, addresses);
@@ -287,8 +285,6 @@ void net_rows(const char *place, int addresses)
 		must(write(channel[0], "n", 1) == 1, "netns");
 	}
 	take_over(channel[0]);
-	if (!strcmp(place, "netns"))
-		add_route("bench0", 0, PEER + 1);
 	/* The last of its addresses: nobody can have looked for it by beginning at the first. */
 	server_address = (struct sockaddr_in){
 		.sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = htonl(FIRST + (addresses ? addresses - 1 : 0)),

@@ -47,7 +47,7 @@ def _pytest(folder: str, *words: str) -> None:
     if result.status != 0:
         failed = [line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))]
         raise CheckError(
-            "\n          | ".join([f"tests/{folder}: {lines[-1]}", *failed[:20]]), hint=f"the whole output is in {log}"
+            "\n          | ".join([f"tests/{folder}: {lines[-1]}", *failed[-20:]]), hint=f"the whole output is in {log}"
         )
     ui.note("test", lines[-1].strip("= "))
 

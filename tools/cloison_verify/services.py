@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LOAD_SECONDS = 5
 REQUESTS = 5000
 """How many redis-benchmark sends, which counts requests and not seconds."""
 LOAD = "/run/load"
@@ -35,7 +34,8 @@ class Service:
 
     `files` are the guest's own by path, beside what the package brings; `start` leaves a daemon behind, `ready`
     succeeds as soon as that answers, `fill` gives it the guest's name where a file cannot. `ask` is for an address
-    and the guest that should answer there ("" if nobody should), `answer` is what it prints for a guest.
+    and the guest that should answer there ("" if nobody should), `answer` is what it prints for a guest. `load` runs
+    for `$seconds`.
     `served` prints how many of the answers of all loads the server itself has counted; "" where it does not.
     """
 
@@ -111,7 +111,7 @@ NGINX = Service(
     ask=lambda address, _guest: f"curl -sS -g -m 60 -w ' %header{{x-guest}}' '{_url(address)}'",
     answer=lambda guest: f"{guest} {guest}",
     load=lambda address, guest: (
-        f"wrk -t 1 -c 8 -d {LOAD_SECONDS}s --timeout 30s -s {LOAD}/check.lua '{_url(address)}' -- {guest}"
+        f"wrk -t 1 -c 8 -d ${{seconds}}s --timeout 30s -s {LOAD}/check.lua '{_url(address)}' -- {guest}"
     ),
     tally=_wrk,
     log="/var/log/nginx/error.log",
@@ -148,7 +148,7 @@ POSTGRESQL = Service(
     ),
     answer=lambda guest: f"{guest} /var/lib/postgresql/{guest}",
     load=lambda address, guest: (
-        f"{PG}/pgbench -n -c 2 -T {LOAD_SECONDS} -f {LOAD}/{guest}.sql -U postgres -h '{address}' postgres"
+        f"{PG}/pgbench -n -c 2 -T $seconds -f {LOAD}/{guest}.sql -U postgres -h '{address}' postgres"
     ),
     tally=_pgbench,
     log="/var/log/postgresql/postgresql-15-main.log",
@@ -210,7 +210,7 @@ OPENSSH = Service(
     ask=_login,
     answer=lambda guest: guest,
     load=lambda address, guest: (
-        f"end=$(($(date +%s) + {LOAD_SECONDS})); good=0; wrong=0;"
+        f"end=$(($(date +%s) + seconds)); good=0; wrong=0;"
         " while [ $good$wrong = 00 ] || [ $(date +%s) -lt $end ]; do"
         f' if [ "$({_login(address, guest)})" = {guest} ]; then good=$((good + 1)); else wrong=$((wrong + 1)); fi;'
         ' done; echo "good $good wrong $wrong failed 0"'
@@ -251,7 +251,7 @@ NSD = Service(
     ready=f"{_dig('127.0.0.1')} | grep -q '\"'",
     ask=lambda address, _guest: f"{_dig(address)} && {_dig(address, '+tcp')}",
     answer=lambda guest: f'"{guest}" "{guest}"',
-    load=lambda address, guest: f"dnsperf -s '{address}' -d {LOAD}/{guest}.queries -l {LOAD_SECONDS} -c 2 -q 20 -t 30",
+    load=lambda address, guest: f"dnsperf -s '{address}' -d {LOAD}/{guest}.queries -l $seconds -c 2 -q 20 -t 30",
     tally=_dnsperf,
     log="/var/log/nsd.log",
 )
