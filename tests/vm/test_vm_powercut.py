@@ -7,9 +7,11 @@ replayed and looks at every file; on the host e2fsck looks at a copy of the disk
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -55,7 +57,12 @@ class Machine:
 
     def __init__(self, words: list[str], folder: Path, limit: float) -> None:
         self.process = subprocess.Popen(
-            words, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            words,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         self.limit, self.seen = limit, b""
 
@@ -73,8 +80,12 @@ class Machine:
             self.seen += data.replace(b"\r", b"")
 
     def cut(self) -> None:
-        """Take the power away."""
-        self.process.kill()
+        """Take the power away from all processes of the machine at once.
+
+        UML traces its guest's processes. Were it killed alone, they could run on for a moment, and the host would
+        answer their system calls.
+        """
+        os.killpg(self.process.pid, signal.SIGKILL)
         rest, _ = self.process.communicate()
         self.seen += rest.replace(b"\r", b"")
 
